@@ -1,0 +1,134 @@
+import type { BaseCallbackHandler } from "@langchain/core/callbacks/base";
+
+/** What the server knows of a run when it starts. Nothing in here was chosen by the client unless it says so. */
+export interface ObservedRun {
+  run_id: string;
+  /** The thread; a stateless run has one too, but it is not a session. */
+  thread_id: string;
+  /** The conversation this run belongs to: the thread, or what the client named for a stateless run. */
+  session_id: string | undefined;
+  /** The authenticated identity; absent for anonymous requests. */
+  user_id: string | undefined;
+  graph_id: string;
+  assistant_id: string;
+  /** The assistant's name; the graph id for a system assistant. */
+  assistant_name: string;
+  assistant_version: number;
+  /** 1 for the first try; higher when an earlier worker was lost. */
+  attempt: number;
+  /** What caused the run: `api`, `cron`, ... */
+  trigger: string;
+  /** The client's own tags. */
+  tags: readonly string[];
+  /** The client's own metadata. May add keys to a trace, never overwrite the server's. */
+  metadata: Readonly<Record<string, unknown>>;
+  /** The run's input, or the command's resume value. */
+  input: unknown;
+  /** The checkpoint the run starts from, where the client named one. */
+  checkpoint_id: string | undefined;
+  /** The interrupted run this one answers. */
+  resumed_from: string | undefined;
+  created_at: Date;
+  /** When the worker began; the difference to `created_at` is the queue wait. */
+  started_at: Date;
+  /** The incoming W3C `traceparent` header, verbatim. */
+  traceparent: string | undefined;
+}
+
+/** How a run ended. */
+export interface RunOutcome {
+  /**
+   * `success`; `interrupted` (the graph asked a question or hit a breakpoint); `cancelled` (a client stopped
+   * it); `rolled_back`; `timeout`; `error`; `lost` (this worker lost its lease, another one goes on).
+   */
+  status: "success" | "interrupted" | "cancelled" | "rolled_back" | "timeout" | "error" | "lost";
+  /** The final state, or the state reached. */
+  output?: unknown;
+  /** The pending interrupts' values, for `interrupted`. */
+  interrupts?: readonly unknown[];
+  /** What was thrown, for `error` and `timeout`. */
+  error?: unknown;
+}
+
+/** One run being observed. Every method is safe to call in any order, any number of times, and never throws. */
+export interface RunObservation {
+  /** 32 hex digits, the run id without dashes; `undefined` when this run is not traced. */
+  readonly traceId: string | undefined;
+  /** Callback handlers of this run alone; pass them by reference to the graph. */
+  readonly callbacks: BaseCallbackHandler[];
+  /** Extra LangChain metadata for the run's config. */
+  readonly metadata: Readonly<Record<string, unknown>>;
+  /** Runs `work` in the run's own tracing context. */
+  within<T>(work: () => T): T;
+  /** Ends the root and every observation still open. Later calls do nothing. */
+  end(outcome: RunOutcome): void;
+}
+
+/** A judgement on a run, such as a thumbs up. */
+export interface Score {
+  /** Makes the score idempotent: the same id replaces the earlier value. */
+  id: string;
+  run_id: string;
+  name: string;
+  value: number | string;
+  data_type: "NUMERIC" | "BOOLEAN" | "CATEGORICAL";
+  comment: string | undefined;
+}
+
+/** The state of one tracing target, for the start banner and `/info`. */
+export interface ObserverStatus {
+  /** Such as `langfuse`. */
+  name: string;
+  /**
+   * `off`: not asked for. `checking`: the key check is under way. `on`: traces are being accepted.
+   * `misconfigured`: cannot work until a person changes something. `unreachable`: will be retried.
+   */
+  state: "off" | "checking" | "on" | "misconfigured" | "unreachable";
+  /** One plain sentence for a person: the project's name, or what is wrong and what to do. */
+  message: string;
+  /** Where traces go; no credentials. */
+  host: string | undefined;
+  /** Spans made, delivered, waiting and given up since the start. */
+  spans: { made: number; sent: number; pending: number; dropped: number };
+  last_error: string | undefined;
+}
+
+/**
+ * The observability seam. The engine knows only this interface; Langfuse, OTLP, the no-op and a test recorder
+ * implement it, and one contract suite tests them all. No method throws, blocks a run, or slows it noticeably.
+ */
+export interface Observer {
+  startRun(run: ObservedRun): RunObservation;
+  /** Queues a score; resolves when it is accepted for delivery. */
+  score(score: Score): Promise<void>;
+  /** A browser link to the run's trace, once the target's project is known. */
+  traceUrl(runId: string): string | undefined;
+  status(): ObserverStatus[];
+  /** Resolves when the first check of the target has an answer; never rejects. */
+  ready(): Promise<void>;
+  /** Sends what is waiting; true if nothing is left after at most `timeoutMs`. */
+  flush(timeoutMs: number): Promise<boolean>;
+  /** Flushes for at most `timeoutMs`, then releases everything. */
+  shutdown(timeoutMs: number): Promise<void>;
+}
+
+const unobserved: RunObservation = {
+  traceId: undefined,
+  callbacks: [],
+  metadata: {},
+  within: (work) => work(),
+  end: () => {},
+};
+
+/** An observer that watches nothing: tracing is off. */
+export function createNoopObserver(): Observer {
+  return {
+    startRun: () => unobserved,
+    score: async () => {},
+    traceUrl: () => undefined,
+    status: () => [],
+    ready: async () => {},
+    flush: async () => true,
+    shutdown: async () => {},
+  };
+}
