@@ -37,6 +37,9 @@ CREATE TABLE threads (
   values jsonb,
   interrupts jsonb NOT NULL DEFAULT '{}',
   error jsonb,
+  -- Pending and running runs. Kept on the row, so that two transactions that both look before they write
+  -- meet at the row's lock: a thread is busy exactly while this is above 0.
+  active_runs integer NOT NULL DEFAULT 0 CHECK (active_runs >= 0),
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   state_updated_at timestamptz NOT NULL DEFAULT now()
