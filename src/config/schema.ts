@@ -1,0 +1,198 @@
+import { z } from "zod";
+
+/**
+ * The configuration: what `aegra.json` (or `langgraph.json`) may say, and what the server works with after
+ * file, environment and flags have been merged. Each option is described here once.
+ */
+
+const text = z.string().trim().min(1, "must not be empty");
+const texts = z.array(z.string());
+const portNumber = z.int("must be a whole number").min(0).max(65_535, "must be at most 65535");
+
+/** `"./agent.ts:graph"`: a file, and after the last colon the export to use. */
+const moduleReference = text.regex(/[^:]/u, 'must look like "./file.ts:export"');
+
+/** A shorthand string stands for an object with only a path. */
+const graphEntry = z.preprocess(
+  (value) => (typeof value === "string" ? { path: value } : value),
+  z.strictObject({ path: moduleReference, description: z.string().optional() }),
+);
+
+/** CORS of the API, with the names of the langgraph.json format. `max_age` is in seconds. */
+export const corsSchema = z.strictObject({
+  allow_origins: texts.optional(),
+  allow_origin_regex: z.string().refine(isRegExp, "is not a regular expression").optional(),
+  allow_methods: texts.optional(),
+  allow_headers: texts.optional(),
+  allow_credentials: z.boolean().optional(),
+  expose_headers: texts.optional(),
+  max_age: z.number().min(0).optional(),
+});
+
+/** TTL numbers are minutes, as in the langgraph.json format. */
+const storeSchema = z.strictObject({
+  index: z
+    .strictObject({
+      dims: z.int().min(1),
+      embed: text,
+      fields: texts.optional(),
+    })
+    .optional(),
+  ttl: z
+    .strictObject({
+      default_ttl: z.number().min(0).optional(),
+      refresh_on_read: z.boolean().optional(),
+      sweep_interval_minutes: z.number().positive().optional(),
+    })
+    .optional(),
+});
+
+/** TTL numbers are minutes, as in the langgraph.json format. */
+const checkpointerSchema = z.strictObject({
+  ttl: z
+    .strictObject({
+      strategy: z.enum(["delete", "keep_latest"]).optional(),
+      default_ttl: z.number().min(0).optional(),
+      sweep_interval_minutes: z.number().positive().optional(),
+      sweep_limit: z.int().min(1).optional(),
+    })
+    .optional(),
+});
+
+/** pino's levels. */
+export const logLevelSchema = z.enum([
+  "trace",
+  "debug",
+  "info",
+  "warn",
+  "error",
+  "fatal",
+  "silent",
+]);
+
+/** The keys of the config file that are read. Keys of the format that are not are in `unsupported.ts`. */
+export const fileSchema = z.strictObject({
+  graphs: z.record(text, graphEntry).optional(),
+  env: z
+    .preprocess(
+      // A list names variables a container should be given; here the environment is always passed on.
+      (value) => (Array.isArray(value) ? undefined : value),
+      z.custom<string | Record<string, unknown>>(
+        (value) => typeof value === "string" || (typeof value === "object" && value !== null),
+        "must be the path of an env file, or an object of variables",
+      ),
+    )
+    .optional(),
+  auth: z
+    .strictObject({
+      path: moduleReference.optional(),
+      disable_studio_auth: z.boolean().optional(),
+    })
+    .optional(),
+  http: z.strictObject({ cors: corsSchema.optional() }).optional(),
+  store: storeSchema.optional(),
+  checkpointer: checkpointerSchema.optional(),
+  host: text.optional(),
+  port: portNumber.optional(),
+  database: z.strictObject({ url: text.optional(), data_dir: text.optional() }).optional(),
+  log: z
+    .strictObject({ level: logLevelSchema.optional(), pretty: z.boolean().optional() })
+    .optional(),
+  workers: z.strictObject({ concurrency: z.int().min(1).max(1000).optional() }).optional(),
+  langfuse: z
+    .strictObject({
+      mask: moduleReference.optional(),
+      headers: z.record(z.string(), z.string()).optional(),
+    })
+    .optional(),
+});
+
+/** A config file after validation. */
+export type ConfigFile = z.infer<typeof fileSchema>;
+export type CorsConfig = z.infer<typeof corsSchema>;
+export type StoreConfig = z.infer<typeof storeSchema>;
+export type CheckpointerConfig = z.infer<typeof checkpointerSchema>;
+export type LogLevel = z.infer<typeof logLevelSchema>;
+
+/** Where one graph comes from. */
+export interface GraphSpec {
+  id: string;
+  /** Absolute path of the module. */
+  path: string;
+  /** The export that holds the graph. */
+  exportName: string;
+  description?: string;
+}
+
+/** An absolute module path and the export to use. */
+export interface ModuleReference {
+  path: string;
+  exportName: string;
+}
+
+/** Where Langfuse is and how to talk to it. Says nothing about whether the keys are right. */
+export interface LangfuseConfig {
+  /** `LANGFUSE_LOGGING`. */
+  enabled: boolean;
+  publicKey: string | undefined;
+  secretKey: string | undefined;
+  /** Without a trailing slash. */
+  host: string;
+  /** 0 to 1. */
+  sampleRate: number;
+  environment: string | undefined;
+  release: string | undefined;
+  timeoutMs: number;
+  /** Spans per request. */
+  flushAt: number;
+  flushIntervalMs: number;
+  /** Sent with every request to Langfuse, such as those a proxy wants. */
+  headers: Record<string, string>;
+  mask: ModuleReference | undefined;
+}
+
+/** Everything the server needs to know, resolved: defaults < file < environment < flags. */
+export interface Config {
+  /** The project's folder, absolute. */
+  cwd: string;
+  /** The config file, absolute; `undefined` where there is none. */
+  configPath: string | undefined;
+  /** Every file whose change means a restart: the config file and the env files, absolute, existing or not. */
+  watched: string[];
+  mode: "dev" | "start";
+  host: string;
+  /** `explicit` if somebody asked for this port; a default one may step to the next free port. */
+  port: { value: number; explicit: boolean };
+  graphs: Record<string, GraphSpec>;
+  auth: { module: ModuleReference | undefined; disable_studio_auth: boolean };
+  http: { cors: CorsConfig | undefined };
+  store: StoreConfig;
+  checkpointer: CheckpointerConfig;
+  database: {
+    /** PostgreSQL, or `undefined` for PGlite in `dataDir`. */
+    url: string | undefined;
+    /** The folder of PGlite and other local files, absolute. */
+    dataDir: string;
+  };
+  langfuse: LangfuseConfig;
+  log: { level: LogLevel; pretty: boolean };
+  /** Runs executed at the same time by this process. */
+  workers: { concurrency: number };
+  /** Sentences for a person: options that have no effect. */
+  warnings: string[];
+}
+
+/** What the command line may say; it outranks everything else. */
+export interface Flags {
+  host?: string | undefined;
+  port?: number | undefined;
+  logLevel?: string | undefined;
+}
+
+function isRegExp(source: string): boolean {
+  try {
+    return new RegExp(source, "u") instanceof RegExp;
+  } catch {
+    return false;
+  }
+}
