@@ -1,6 +1,5 @@
 import type { BaseCheckpointSaver, BaseStore } from "@langchain/langgraph-checkpoint";
-import type { Pregel, PregelNode } from "@langchain/langgraph/pregel";
-import type { BaseChannel } from "@langchain/langgraph/web";
+import type { BaseChannel, Pregel, PregelNode } from "@langchain/langgraph/web";
 
 /** A graph that can run, whatever its state looks like. */
 export type CompiledGraph = Pregel<Record<string, PregelNode>, Record<string, BaseChannel>>;
