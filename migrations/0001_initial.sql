@@ -139,5 +139,7 @@ CREATE TABLE checkpoint_writes (
   channel text NOT NULL,
   type text,
   blob bytea NOT NULL,
+  -- Ours: the order a superstep's writes are applied in. PostgresSaver does not name it, so it does no harm.
+  task_path text NOT NULL DEFAULT '',
   PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 );
