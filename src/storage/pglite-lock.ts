@@ -1,0 +1,196 @@
+import { randomUUID } from "node:crypto";
+import { existsSync, readFileSync, readlinkSync } from "node:fs";
+import { mkdir, readFile, readdir, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { ServerError } from "../errors.ts";
+
+/*
+ * One process per folder, by claims:
+ *
+ *   none ──write own claim──> claimed ──no other claim is alive──> held ──release──> none
+ *                                └──another is──> own claim withdrawn, tried again, then refused
+ *
+ * Each process first writes a claim in a file of its own and then reads everyone's, so of two that start at
+ * once at least the later reader sees the other. A dead process's claim is removed by whoever meets it; as
+ * no two claims share a name, that can never remove a living one.
+ */
+
+export interface FolderLock {
+  release(): Promise<void>;
+}
+
+/** A process that will not be mistaken for another: a pid alone is reused, after a reboot above all. */
+interface Claim {
+  pid: number;
+  /** When the process started, in the system's own unit; absent where the system does not tell. */
+  startedAt?: string | undefined;
+  /** The boot and the pid namespace in which `pid` means something; absent where the system does not tell. */
+  bootId?: string | undefined;
+  pidNamespace?: string | undefined;
+  host: string;
+}
+
+const HEARTBEAT_MS = 2_000;
+/** A process of another host or container cannot be looked up: its claim is dead if untouched this long. */
+const SILENCE_MS = 10_000;
+const ATTEMPTS = 5;
+
+/**
+ * Takes the folder for this process until `release`. The claim of a process that was killed does not count.
+ *
+ * @throws ServerError `startup_failed`, naming the process that has the folder.
+ */
+export async function acquireFolderLock(folder: string): Promise<FolderLock> {
+  const claims = join(folder, "claims");
+  await mkdir(claims, { recursive: true });
+  for (let attempt = 1; ; attempt += 1) {
+    const own = await writeClaim(claims);
+    const holder = await findLiving(claims, own).catch(async (error: unknown) => {
+      await rm(join(claims, own), { force: true });
+      throw error;
+    });
+    if (!holder) return hold(join(claims, own));
+    await rm(join(claims, own), { force: true });
+    if (attempt === ATTEMPTS) throw heldBy(holder, folder);
+    // Two that started together may both have withdrawn; an uneven wait lets one of them go first.
+    await delay(Math.random() * 50 * attempt);
+  }
+}
+
+function hold(path: string): FolderLock {
+  const heartbeat = setInterval(() => {
+    const now = new Date();
+    utimes(path, now, now).catch(() => {});
+  }, HEARTBEAT_MS);
+  heartbeat.unref();
+  return {
+    release: async () => {
+      clearInterval(heartbeat);
+      await rm(path, { force: true });
+    },
+  };
+}
+
+function heldBy(holder: Claim, folder: string): ServerError {
+  const where = holder.host === hostname() ? "" : ` on host ${holder.host}`;
+  const who = holder.pid === process.pid && where === "" ? "this process" : "another process";
+  return new ServerError(
+    "startup_failed",
+    `The database in ${folder} is in use by ${who} (pid ${holder.pid}${where}). PGlite serves one process ` +
+      "at a time: stop that one, use another folder, or set DATABASE_URL to share a PostgreSQL server.",
+    { details: { pid: holder.pid, host: holder.host } },
+  );
+}
+
+/** Claims appear whole: written under another name, then renamed. */
+async function writeClaim(claims: string): Promise<string> {
+  const name = `${process.pid}-${randomUUID()}`;
+  const claim: Claim = {
+    pid: process.pid,
+    startedAt: processStart(process.pid),
+    bootId: bootId(),
+    pidNamespace: pidNamespace(),
+    host: hostname(),
+  };
+  const unfinished = join(claims, `${name}.tmp`);
+  await writeFile(unfinished, JSON.stringify(claim));
+  await rename(unfinished, join(claims, `${name}.json`));
+  return `${name}.json`;
+}
+
+async function findLiving(claims: string, own: string): Promise<Claim | undefined> {
+  for (const name of await readdir(claims)) {
+    if (name === own || !name.endsWith(".json")) continue;
+    const path = join(claims, name);
+    const claim = await readClaim(path);
+    if (!claim) continue;
+    if (await isAlive(claim, path)) return claim;
+    await rm(path, { force: true });
+  }
+  return undefined;
+}
+
+/** `undefined` if the claim was withdrawn meanwhile. */
+async function readClaim(path: string): Promise<Claim | undefined> {
+  try {
+    return JSON.parse(await readFile(path, "utf8")) as Claim;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw new ServerError(
+      "startup_failed",
+      `The lock file ${path} cannot be read. If no server uses this folder, delete it.`,
+      { cause: error },
+    );
+  }
+}
+
+async function isAlive(claim: Claim, path: string): Promise<boolean> {
+  const sameBoot = claim.bootId === bootId();
+  if (claim.host === hostname() && !sameBoot) return false;
+  if (
+    sameBoot &&
+    claim.pidNamespace === pidNamespace() &&
+    (claim.bootId || claim.host === hostname())
+  ) {
+    if (!isRunning(claim.pid)) return false;
+    const startedAt = processStart(claim.pid);
+    return (
+      startedAt === undefined || claim.startedAt === undefined || startedAt === claim.startedAt
+    );
+  }
+  return isTouched(path);
+}
+
+/** Whether a heartbeat comes within the time in which it must. */
+async function isTouched(path: string): Promise<boolean> {
+  const touchedAt = async (): Promise<number | undefined> =>
+    stat(path).then(
+      ({ mtimeMs }) => mtimeMs,
+      () => undefined,
+    );
+  const before = await touchedAt();
+  for (let waitedMs = 0; waitedMs < SILENCE_MS && before !== undefined; waitedMs += 500) {
+    await delay(500);
+    const now = await touchedAt();
+    if (now !== before) return now !== undefined;
+  }
+  return false;
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // EPERM: it runs, as another user.
+    return error instanceof Error && "code" in error && error.code === "EPERM";
+  }
+}
+
+/** Field 22 of /proc/pid/stat: clock ticks after boot. The second field may hold spaces and parentheses. */
+function processStart(pid: number): string | undefined {
+  const text = readOptional(`/proc/${pid}/stat`);
+  return text?.slice(text.lastIndexOf(")") + 2).split(" ")[19];
+}
+
+function bootId(): string | undefined {
+  return readOptional("/proc/sys/kernel/random/boot_id")?.trim();
+}
+
+function pidNamespace(): string | undefined {
+  try {
+    return readlinkSync("/proc/self/ns/pid");
+  } catch {
+    return undefined;
+  }
+}
+
+function readOptional(path: string): string | undefined {
+  try {
+    return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+  } catch {
+    return undefined;
+  }
+}

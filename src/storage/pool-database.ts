@@ -1,0 +1,217 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import pg from "pg";
+import type { Client, Pool, PoolClient, QueryConfig } from "pg";
+import type { Database, Queryable, QueryResult, Subscription } from "./database.ts";
+import { Listener } from "./listener.ts";
+import type { StorageLog } from "./listener.ts";
+
+export interface PoolDatabaseOptions {
+  kind: Database["kind"];
+  location: string;
+  pool: Pool;
+  /** A new, unconnected client outside the pool, for LISTEN. */
+  createListenClient: () => Client;
+  /** How often the LISTEN connection is proved alive; 0 where it cannot break. */
+  heartbeatMs: number;
+  /** Give statements with parameters a name, so that a connection parses each of them once. */
+  prepare: boolean;
+  log: StorageLog;
+  /** Runs after the pool has ended. */
+  afterClose?: () => Promise<void>;
+}
+
+/** Statements a connection keeps prepared. Texts beyond it are sent unprepared: they are built, not written. */
+const MAX_PREPARED_PER_CONNECTION = 300;
+const INT8 = 20;
+
+interface OpenTransaction {
+  database: PoolDatabase;
+  open: boolean;
+}
+
+/** The database port over a `pg` pool; what is PGlite's or PostgreSQL's own is in `options`. */
+export class PoolDatabase implements Database {
+  readonly kind: Database["kind"];
+  readonly location: string;
+  readonly pool: Pool;
+  readonly #options: PoolDatabaseOptions;
+  readonly #listener: Listener;
+  readonly #prepared = new WeakMap<object, Map<string, string>>();
+  readonly #inTransaction = new AsyncLocalStorage<OpenTransaction>();
+  #connectionCount = 0;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: PoolDatabaseOptions) {
+    this.#options = options;
+    this.kind = options.kind;
+    this.location = options.location;
+    this.pool = options.pool;
+    this.#listener = new Listener({
+      createClient: options.createListenClient,
+      heartbeatMs: options.heartbeatMs,
+      log: options.log,
+    });
+    this.pool.on("error", (error) => {
+      options.log("warn", "An idle database connection was lost; it will be replaced.", {
+        error: error.message,
+      });
+    });
+  }
+
+  async query<Row extends object = Record<string, unknown>>(
+    text: string,
+    params?: readonly unknown[],
+  ): Promise<QueryResult<Row>> {
+    this.#assertOutsideTransaction();
+    const client = await this.#connect();
+    const release = guard(client);
+    try {
+      const result = await this.#send<Row>(client, text, params);
+      release();
+      return result;
+    } catch (error) {
+      release(isConnectionLoss(error));
+      throw error;
+    }
+  }
+
+  async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
+    this.#assertOutsideTransaction();
+    const client = await this.#connect();
+    const release = guard(client);
+    const scope: OpenTransaction = { database: this, open: true };
+    let broken = false;
+    try {
+      await client.query("BEGIN");
+      const tx: Queryable = {
+        query: async <Row extends object>(text: string, params?: readonly unknown[]) => {
+          if (!scope.open)
+            throw new Error("This transaction has ended; its tx cannot be used again.");
+          return this.#send<Row>(client, text, params);
+        },
+      };
+      const value = await this.#inTransaction.run(scope, () => work(tx));
+      scope.open = false;
+      // PostgreSQL answers the COMMIT of a failed transaction with a rollback that is not an error.
+      const { command } = await client.query("COMMIT");
+      if (command === "ROLLBACK") {
+        throw new Error(
+          "The transaction was rolled back: a statement in it failed and its error was ignored.",
+        );
+      }
+      return value;
+    } catch (error) {
+      scope.open = false;
+      broken = isConnectionLoss(error);
+      if (!broken) {
+        await client.query("ROLLBACK").catch(() => {
+          broken = true;
+        });
+      }
+      throw error;
+    } finally {
+      release(broken);
+    }
+  }
+
+  async listen(
+    channel: string,
+    onNotify: (payload: string) => void,
+    onReconnect?: () => void,
+  ): Promise<Subscription> {
+    this.#assertOpen();
+    return this.#listener.subscribe(channel, onNotify, onReconnect);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= (async () => {
+      await this.#listener.close();
+      await this.pool.end();
+      await this.#options.afterClose?.();
+    })();
+    return this.#closing;
+  }
+
+  #assertOpen(): void {
+    if (this.#closing) throw new Error("The database is closed.");
+  }
+
+  /** On PGlite the call would wait for the transaction that waits for it; on PostgreSQL it would not be part of it. */
+  #assertOutsideTransaction(): void {
+    this.#assertOpen();
+    const scope = this.#inTransaction.getStore();
+    if (scope?.open && scope.database === this) {
+      throw new Error("Inside a transaction only its own tx may be used, not the database.");
+    }
+  }
+
+  async #connect(): Promise<PoolClient> {
+    return this.pool.connect();
+  }
+
+  async #send<Row extends object>(
+    client: PoolClient,
+    text: string,
+    params: readonly unknown[] = [],
+  ): Promise<QueryResult<Row>> {
+    const config: QueryConfig = { text, types: PORT_TYPES };
+    if (params.length > 0) {
+      config.values = params as unknown[];
+      const name = this.#options.prepare ? this.#statementName(client, text) : undefined;
+      if (name !== undefined) config.name = name;
+    }
+    const { rows, rowCount } = await client.query<Row>(config);
+    return { rows, rowCount: rowCount ?? 0 };
+  }
+
+  /** Names carry the connection's number: on PGlite all connections share one session, and its names. */
+  #statementName(client: PoolClient, text: string): string | undefined {
+    let names = this.#prepared.get(client);
+    if (!names) {
+      this.#connectionCount += 1;
+      names = new Map([["", String(this.#connectionCount)]]);
+      this.#prepared.set(client, names);
+    }
+    const known = names.get(text);
+    if (known !== undefined) return known;
+    if (names.size > MAX_PREPARED_PER_CONNECTION) return undefined;
+    const name = `aegra_${names.get("")}_${names.size}`;
+    names.set(text, name);
+    return name;
+  }
+}
+
+/** Counts and sequence numbers are numbers as long as a number can hold them. */
+const PORT_TYPES: NonNullable<QueryConfig["types"]> = {
+  getTypeParser: (oid: number, format?: "text" | "binary") => {
+    const parse: (value: string) => unknown =
+      oid === INT8 ? parseInt8 : pg.types.getTypeParser(oid, (format ?? "text") as "text");
+    return parse;
+  },
+};
+
+function parseInt8(value: string): number | string {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : value;
+}
+
+/** Keeps a connection that dies in use from ending the process: the statement on it rejects anyway. */
+function guard(client: PoolClient): (broken?: boolean) => void {
+  const ignore = (): void => {};
+  client.on("error", ignore);
+  return (broken = false) => {
+    client.removeListener("error", ignore);
+    client.release(broken);
+  };
+}
+
+/** Errors without a SQLSTATE come from the connection, and so do those of class 08 and 57P. */
+function isConnectionLoss(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code: unknown = "code" in error ? error.code : undefined;
+  if (typeof code !== "string")
+    return /Connection terminated|Client has encountered/.test(error.message);
+  return (
+    code.startsWith("08") || code.startsWith("57P") || code === "ECONNRESET" || code === "EPIPE"
+  );
+}
