@@ -1,0 +1,26 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    // A cold PGlite, and a machine of two busy cores.
+    hookTimeout: 60_000,
+    testTimeout: 30_000,
+    maxWorkers: 2,
+    projects: [
+      {
+        extends: true,
+        test: { name: "modules", include: ["src/**/*.test.ts"] },
+      },
+      {
+        extends: true,
+        test: {
+          name: "suites",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/oracle/**", "**/node_modules/**"],
+          // Databases: only where there are suites to run, as it takes seconds.
+          globalSetup: ["test/support/global-setup.ts"],
+        },
+      },
+    ],
+  },
+});
