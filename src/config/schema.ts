@@ -73,16 +73,16 @@ export const logLevelSchema = z.enum([
 /** The keys of the config file that are read. Keys of the format that are not are in `unsupported.ts`. */
 export const fileSchema = z.strictObject({
   graphs: z.record(text, graphEntry).optional(),
-  env: z
-    .preprocess(
-      // A list names variables a container should be given; here the environment is always passed on.
-      (value) => (Array.isArray(value) ? undefined : value),
-      z.custom<string | Record<string, unknown>>(
+  env: z.preprocess(
+    // A list names variables a container should be given; here the environment is always passed on.
+    (value) => (Array.isArray(value) ? undefined : value),
+    z
+      .custom<string | Record<string, unknown>>(
         (value) => typeof value === "string" || (typeof value === "object" && value !== null),
         "must be the path of an env file, or an object of variables",
-      ),
-    )
-    .optional(),
+      )
+      .optional(),
+  ),
   auth: z
     .strictObject({
       path: moduleReference.optional(),

@@ -1,0 +1,159 @@
+import { readFile } from "node:fs/promises";
+import { parseEnv } from "node:util";
+
+import type { Problem } from "./problems.ts";
+import { logLevelSchema } from "./schema.ts";
+import type { LogLevel } from "./schema.ts";
+
+/** Variables by name, as in `process.env`. */
+export type Variables = Record<string, string | undefined>;
+
+/** What the environment says; `undefined` where it says nothing. */
+export interface EnvironmentValues {
+  port: number | undefined;
+  host: string | undefined;
+  databaseUrl: string | undefined;
+  dataDir: string | undefined;
+  logLevel: LogLevel | undefined;
+  logPretty: boolean | undefined;
+  concurrency: number | undefined;
+  langfuse: {
+    enabled: boolean;
+    publicKey: string | undefined;
+    secretKey: string | undefined;
+    host: string | undefined;
+    sampleRate: number | undefined;
+    environment: string | undefined;
+    release: string | undefined;
+    timeoutMs: number | undefined;
+    flushAt: number | undefined;
+    flushIntervalMs: number | undefined;
+  };
+}
+
+const LANGFUSE_HOSTS = ["LANGFUSE_HOST", "LANGFUSE_BASE_URL", "LANGFUSE_BASEURL"];
+
+/** The environment of this process. No other file reads `process.env`. */
+export function processEnvironment(): Variables {
+  return process.env;
+}
+
+/** Whether text for `stream` may be coloured: a terminal whose user has not set `NO_COLOR`. */
+export function allowsColor(stream: { isTTY?: boolean }, env: Variables = process.env): boolean {
+  return stream.isTTY === true && !env["NO_COLOR"];
+}
+
+/**
+ * The variables in an env file; `undefined` if there is no such file. Rejects with what the file system says
+ * of a file that cannot be read.
+ */
+export async function readEnvFile(path: string): Promise<Variables | undefined> {
+  try {
+    const text = await readFile(path, "utf8");
+    return parseEnv(text.replace(/^\uFEFF/u, ""));
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Adds `variables` to `env` for the graphs' own code. A variable that is set stays as it is; one that is
+ * empty counts as unset.
+ */
+export function addVariables(env: Variables, variables: Variables): void {
+  for (const [name, value] of Object.entries(variables)) {
+    if (value !== undefined && value !== "" && !env[name]) env[name] = value;
+  }
+}
+
+/**
+ * Reads every variable the server knows. What is wrong goes to `problems`; its value is then `undefined`.
+ * Wrong values for Langfuse count only where `LANGFUSE_LOGGING` turns it on: other software shares the names.
+ */
+export function readEnvironment(env: Variables, problems: Problem[]): EnvironmentValues {
+  const reader = createReader(env, problems);
+  const { text, truth, number, choice } = reader;
+  const logging = truth("LANGFUSE_LOGGING") ?? false;
+  const enabled = logging && (truth("LANGFUSE_TRACING_ENABLED") ?? true);
+  const tracing = enabled ? reader : createReader(env, []);
+  const logFormat = choice("LOG_FORMAT", ["pretty", "json"]);
+  return {
+    port: number("PORT", { min: 0, max: 65_535, whole: true }),
+    host: text("HOST"),
+    databaseUrl: reader.url("DATABASE_URL", ["postgres:", "postgresql:"]),
+    dataDir: text("AEGRA_DATA_DIR"),
+    logLevel: choice("LOG_LEVEL", logLevelSchema.options),
+    logPretty: logFormat === undefined ? undefined : logFormat === "pretty",
+    concurrency: number("N_JOBS_PER_WORKER", { min: 1, max: 1000, whole: true }),
+    langfuse: {
+      enabled,
+      publicKey: text("LANGFUSE_PUBLIC_KEY"),
+      secretKey: text("LANGFUSE_SECRET_KEY"),
+      host: first(LANGFUSE_HOSTS, (name) => tracing.url(name, ["http:", "https:"])),
+      sampleRate: tracing.number("LANGFUSE_SAMPLE_RATE", { min: 0, max: 1 }),
+      environment: text("LANGFUSE_TRACING_ENVIRONMENT"),
+      release: text("LANGFUSE_RELEASE"),
+      timeoutMs: toMs(tracing.number("LANGFUSE_TIMEOUT", { min: 0.001, max: 3600 })),
+      flushAt: tracing.number("LANGFUSE_FLUSH_AT", { min: 1, max: 100_000, whole: true }),
+      flushIntervalMs: toMs(tracing.number("LANGFUSE_FLUSH_INTERVAL", { min: 0.001, max: 3600 })),
+    },
+  };
+}
+
+/** Readers of single variables: `undefined` for an unset or empty one, a problem for a wrong one. */
+function createReader(env: Variables, problems: Problem[]) {
+  const text = (name: string): string | undefined => env[name]?.trim() || undefined;
+  const refuse = (name: string, message: string): undefined => {
+    problems.push({ source: "environment", key: name, message });
+  };
+  return {
+    text,
+    truth: (name: string): boolean | undefined => {
+      const value = text(name)?.toLowerCase();
+      if (value === undefined || value === "true" || value === "false")
+        return value && value === "true";
+      return refuse(name, `must be true or false, not "${env[name]}"`);
+    },
+    number: (
+      name: string,
+      range: { min: number; max: number; whole?: boolean },
+    ): number | undefined => {
+      const value = text(name);
+      if (value === undefined) return undefined;
+      const number = Number(value);
+      const fits = number >= range.min && number <= range.max;
+      if (fits && (!range.whole || Number.isInteger(number))) return number;
+      const kind = range.whole ? "a whole number" : "a number";
+      return refuse(name, `must be ${kind} from ${range.min} to ${range.max}, not "${value}"`);
+    },
+    choice: <T extends string>(name: string, choices: readonly T[]): T | undefined => {
+      const value = text(name)?.toLowerCase();
+      if (value === undefined) return undefined;
+      const found = choices.find((choice) => choice === value);
+      return found ?? refuse(name, `must be one of ${choices.join(", ")}, not "${value}"`);
+    },
+    /** The value is not repeated in the problem: a URL may hold a password. */
+    url: (name: string, schemes: string[]): string | undefined => {
+      const value = text(name);
+      if (value === undefined) return undefined;
+      if (URL.canParse(value) && schemes.includes(new URL(value).protocol)) return value;
+      return refuse(
+        name,
+        `must be a URL that begins with ${schemes.map((s) => `${s}//`).join(" or ")}`,
+      );
+    },
+  };
+}
+
+function first<T>(names: string[], read: (name: string) => T | undefined): T | undefined {
+  for (const name of names) {
+    const value = read(name);
+    if (value !== undefined) return value;
+  }
+  return undefined;
+}
+
+function toMs(seconds: number | undefined): number | undefined {
+  return seconds === undefined ? undefined : Math.round(seconds * 1000);
+}

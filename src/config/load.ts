@@ -1,0 +1,241 @@
+import { dirname, resolve } from "node:path";
+
+import { addVariables, processEnvironment, readEnvFile, readEnvironment } from "./env.ts";
+import type { EnvironmentValues, Variables } from "./env.ts";
+import { CONFIG_FILES, readConfigFile } from "./file.ts";
+import type { ReadConfigFile } from "./file.ts";
+import { toStartupError } from "./problems.ts";
+import type { Problem } from "./problems.ts";
+import { logLevelSchema } from "./schema.ts";
+import type {
+  Config,
+  Flags,
+  GraphSpec,
+  LangfuseConfig,
+  LogLevel,
+  ModuleReference,
+} from "./schema.ts";
+
+export interface LoadConfigOptions {
+  /** The project's folder. */
+  cwd: string;
+  /** The config file, relative to `cwd`; without it `aegra.json`, else `langgraph.json`. */
+  configPath?: string | undefined;
+  flags?: Flags;
+  mode: "dev" | "start";
+  /** Whether a config file with graphs must exist. A migration only needs to know the database. */
+  needsGraphs?: boolean;
+  /** Default: the environment of this process. Variables from env files are added to it. */
+  env?: Variables;
+  /** Whether logs go to a terminal, where they are made readable. */
+  terminal?: boolean;
+}
+
+const DEFAULT_PORT = 2024;
+const DEFAULT_LANGFUSE_HOST = "https://cloud.langfuse.com";
+
+/**
+ * The configuration of the project in `cwd`: defaults < config file < environment < flags. The variables of
+ * the env file the config names, of `.env` in `cwd`, and of the config's `env` object are added to the
+ * environment, in this order, where they are not set already.
+ *
+ * Rejects with one `startup_failed` that lists every problem with its file and key.
+ */
+export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
+  const cwd = resolve(options.cwd);
+  const env = options.env ?? processEnvironment();
+  const problems: Problem[] = [];
+  const file = await readConfigFile(cwd, options.configPath, problems);
+  const envFiles = await loadVariables({ cwd, file, env, problems });
+  const environment = readEnvironment(env, problems);
+  const graphs = toGraphSpecs(file);
+  if (options.needsGraphs !== false && problems.length === 0 && Object.keys(graphs).length === 0) {
+    problems.push(
+      file
+        ? {
+            source: file.path,
+            key: "graphs",
+            message: 'must name at least one graph, such as { "agent": "./agent.ts:graph" }',
+          }
+        : {
+            source: cwd,
+            key: "",
+            message: `has no ${CONFIG_FILES.join(" or ")}; create one such as { "graphs": { "agent": "./agent.ts:graph" } }`,
+          },
+    );
+  }
+  const flags = readFlags(options.flags ?? {}, problems);
+  const databaseUrl = environment.databaseUrl ?? readDatabaseUrl(file, problems);
+  if (problems.length > 0) throw toStartupError(problems);
+
+  const values = file?.values ?? {};
+  const base = file ? dirname(file.path) : cwd;
+  const port = flags.port ?? environment.port ?? values.port;
+  return {
+    cwd,
+    configPath: file?.path,
+    watched: [
+      ...(options.configPath === undefined ? CONFIG_FILES : [options.configPath]).map((name) =>
+        resolve(cwd, name),
+      ),
+      ...envFiles,
+    ],
+    mode: options.mode,
+    host:
+      flags.host ??
+      environment.host ??
+      values.host ??
+      (options.mode === "dev" ? "127.0.0.1" : "0.0.0.0"),
+    port: { value: port ?? DEFAULT_PORT, explicit: port !== undefined },
+    graphs,
+    auth: {
+      module:
+        values.auth?.path === undefined ? undefined : toModuleReference(values.auth.path, base),
+      disable_studio_auth: values.auth?.disable_studio_auth ?? true,
+    },
+    http: { cors: values.http?.cors },
+    store: values.store ?? {},
+    checkpointer: values.checkpointer ?? {},
+    database: {
+      url: databaseUrl,
+      dataDir: environment.dataDir
+        ? resolve(cwd, environment.dataDir)
+        : resolve(base, values.database?.data_dir ?? resolve(cwd, ".aegra")),
+    },
+    langfuse: toLangfuse(environment.langfuse, values.langfuse, base),
+    log: {
+      level: flags.logLevel ?? environment.logLevel ?? values.log?.level ?? "info",
+      pretty: environment.logPretty ?? values.log?.pretty ?? options.terminal ?? false,
+    },
+    workers: { concurrency: environment.concurrency ?? values.workers?.concurrency ?? 10 },
+    warnings: file?.warnings ?? [],
+  };
+}
+
+/** `"./agent.ts:graph"` as an absolute path and an export; the export is `default` where none is named. */
+export function toModuleReference(reference: string, base: string): ModuleReference {
+  const colon = reference.lastIndexOf(":");
+  // A colon before a slash belongs to the path, such as a drive letter.
+  const named = colon > 0 && !/[/\\]/u.test(reference.slice(colon));
+  return {
+    path: resolve(base, named ? reference.slice(0, colon) : reference),
+    exportName: (named && reference.slice(colon + 1)) || "default",
+  };
+}
+
+/** Adds the variables of the project to `env`; returns the env files, existing or not. */
+async function loadVariables(context: {
+  cwd: string;
+  file: ReadConfigFile | undefined;
+  env: Variables;
+  problems: Problem[];
+}): Promise<string[]> {
+  const { cwd, file, env, problems } = context;
+  const configured = file?.values.env;
+  const dotenv = resolve(cwd, ".env");
+  const named =
+    typeof configured === "string" && file ? resolve(dirname(file.path), configured) : undefined;
+  const paths = [...new Set([...(named === undefined ? [] : [named]), dotenv])];
+  for (const path of paths) {
+    try {
+      const variables = await readEnvFile(path);
+      if (variables) addVariables(env, variables);
+      else if (path === named && path !== dotenv && file) {
+        problems.push({
+          source: file.path,
+          key: "env",
+          message: `names ${path}, which does not exist`,
+        });
+      }
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      problems.push({ source: path, key: "", message: `cannot be read: ${message}` });
+    }
+  }
+  if (file && typeof configured === "object")
+    addVariables(env, toVariables(file, configured, problems));
+  return paths;
+}
+
+function toVariables(
+  file: ReadConfigFile,
+  object: Record<string, unknown>,
+  problems: Problem[],
+): Variables {
+  const variables: Variables = {};
+  for (const [name, value] of Object.entries(object)) {
+    if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") {
+      variables[name] = String(value);
+    } else {
+      problems.push({ source: file.path, key: `env.${name}`, message: "must be a string" });
+    }
+  }
+  return variables;
+}
+
+function toGraphSpecs(file: ReadConfigFile | undefined): Record<string, GraphSpec> {
+  const specs: Record<string, GraphSpec> = {};
+  for (const [id, entry] of Object.entries(file?.values.graphs ?? {})) {
+    specs[id] = {
+      id,
+      ...toModuleReference(entry.path, dirname(file?.path ?? "")),
+      ...(entry.description !== undefined && { description: entry.description }),
+    };
+  }
+  return specs;
+}
+
+function readDatabaseUrl(
+  file: ReadConfigFile | undefined,
+  problems: Problem[],
+): string | undefined {
+  const url = file?.values.database?.url;
+  if (!file || url === undefined || /^postgres(ql)?:\/\//u.test(url)) return url;
+  problems.push({
+    source: file.path,
+    key: "database.url",
+    message: "must be a URL that begins with postgres:// or postgresql://",
+  });
+  return undefined;
+}
+
+function readFlags(
+  flags: Flags,
+  problems: Problem[],
+): { host: string | undefined; port: number | undefined; logLevel: LogLevel | undefined } {
+  const { host, port } = flags;
+  if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65_535)) {
+    problems.push({
+      source: "command line",
+      key: "--port",
+      message: "must be a whole number from 0 to 65535",
+    });
+  }
+  const logLevel = logLevelSchema.options.find((level) => level === flags.logLevel);
+  if (flags.logLevel !== undefined && logLevel === undefined) {
+    const choices = logLevelSchema.options.join(", ");
+    problems.push({
+      source: "command line",
+      key: "--log-level",
+      message: `must be one of ${choices}`,
+    });
+  }
+  return { host, port, logLevel };
+}
+
+function toLangfuse(
+  environment: EnvironmentValues["langfuse"],
+  file: { mask?: string | undefined; headers?: Record<string, string> | undefined } | undefined,
+  base: string,
+): LangfuseConfig {
+  return {
+    ...environment,
+    host: (environment.host ?? DEFAULT_LANGFUSE_HOST).replace(/\/+$/u, ""),
+    sampleRate: environment.sampleRate ?? 1,
+    timeoutMs: environment.timeoutMs ?? 5000,
+    flushAt: environment.flushAt ?? 512,
+    flushIntervalMs: environment.flushIntervalMs ?? 1000,
+    headers: file?.headers ?? {},
+    mask: file?.mask === undefined ? undefined : toModuleReference(file.mask, base),
+  };
+}

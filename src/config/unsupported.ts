@@ -1,0 +1,95 @@
+/** Keys of the langgraph.json format that describe how to build a container or check a file: nothing to do here. */
+const WITHOUT_MEANING = new Set([
+  "$schema",
+  "api_version",
+  "base_image",
+  "dependencies",
+  "docker_compose_file",
+  "dockerfile_lines",
+  "image_distro",
+  "keep_pkg_tools",
+  "node_version", // compared with the running version below
+  "pip_config_file",
+  "pip_installer",
+  "python_version",
+]);
+
+/** Keys of the format that mean something, and that this server does not do. */
+const NOT_SUPPORTED: Record<string, string> = {
+  "auth.cache": "authentication is not cached",
+  "auth.openapi": "security schemes are not added to the OpenAPI document",
+  encryption: "custom encryption is not supported",
+  "http.app": "custom routes are not supported yet",
+  "http.configurable_headers": "every x-* header and user-agent is passed on",
+  "http.disable_a2a": "there is no A2A endpoint",
+  "http.disable_assistants": "routes cannot be switched off yet",
+  "http.disable_mcp": "there is no MCP endpoint",
+  "http.disable_meta": "routes cannot be switched off yet",
+  "http.disable_runs": "routes cannot be switched off yet",
+  "http.disable_store": "routes cannot be switched off yet",
+  "http.disable_threads": "routes cannot be switched off yet",
+  "http.disable_ui": "there are no UI routes",
+  "http.disable_webhooks": "webhooks are not supported yet",
+  "http.enable_custom_route_auth": "custom routes are not supported yet",
+  "http.logging_headers": "headers are not logged",
+  "http.middleware_order": "custom routes are not supported yet",
+  "http.mount_prefix": "the API is served at the root",
+  node_loader: "graphs are loaded by the built-in TypeScript loader",
+  ui: "generative UI bundles are not supported yet",
+  ui_config: "generative UI bundles are not supported yet",
+  webhooks: "webhooks are not supported yet",
+};
+
+/** Keys that are read and checked, but not acted on yet. */
+const NOT_YET: Record<string, string> = {
+  "checkpointer.ttl": "checkpoints do not expire yet",
+  "store.index": "semantic search is not supported yet",
+  "store.ttl": "store items do not expire yet",
+};
+
+/**
+ * The sentence to warn with about a key the schema does not know; `undefined` for one that has no meaning
+ * here. `key` is the dotted path, such as `http.app`.
+ */
+export function describeUnreadKey(key: string): string | undefined {
+  if (WITHOUT_MEANING.has(key) || key.startsWith("_INTERNAL_")) return undefined;
+  const reason = NOT_SUPPORTED[key];
+  return reason === undefined
+    ? `"${key}" is not a known option and has no effect`
+    : `"${key}" has no effect: ${reason}`;
+}
+
+/** Warnings about keys that are valid and present, but without effect in this version. */
+export function describeIneffective(file: Record<string, unknown>): string[] {
+  const warnings: string[] = [];
+  for (const [key, reason] of Object.entries(NOT_YET)) {
+    if (hasPath(file, key)) warnings.push(`"${key}" has no effect: ${reason}`);
+  }
+  const auth = file["auth"];
+  if (isRecord(auth) && auth["disable_studio_auth"] === false) {
+    warnings.push(
+      '"auth.disable_studio_auth": false has no effect: requests from Studio are authenticated like all others',
+    );
+  }
+  const wanted = Number(file["node_version"]);
+  const running = Number(process.versions.node.split(".")[0]);
+  if (wanted > 0 && Math.floor(wanted) !== running) {
+    warnings.push(
+      `"node_version" asks for Node ${wanted}, but this is Node ${process.versions.node}`,
+    );
+  }
+  return warnings;
+}
+
+function hasPath(value: unknown, path: string): boolean {
+  let current = value;
+  for (const part of path.split(".")) {
+    if (!isRecord(current) || current[part] === undefined) return false;
+    current = current[part];
+  }
+  return true;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
