@@ -1,0 +1,80 @@
+import type { Queryable } from "./database.ts";
+
+/** LangGraph's id for writes that belong to no task, such as the answer to an interrupt. */
+const NULL_TASK_ID = "00000000-0000-0000-0000-000000000000";
+
+/** Removes all checkpoints, values and writes of a thread, in one statement. */
+export async function deleteThread(database: Queryable, threadId: string): Promise<void> {
+  await database.query(
+    `WITH b AS (DELETE FROM checkpoint_blobs WHERE thread_id = $1),
+      w AS (DELETE FROM checkpoint_writes WHERE thread_id = $1)
+    DELETE FROM checkpoints WHERE thread_id = $1`,
+    [threadId],
+  );
+}
+
+/** Copies all checkpoints, values and writes to a thread that has none; ids and namespaces stay the same. */
+export async function copyThread(database: Queryable, fromId: string, toId: string): Promise<void> {
+  await database.query(
+    `WITH b AS (
+      INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+      SELECT $2, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs WHERE thread_id = $1
+    ), w AS (
+      INSERT INTO checkpoint_writes
+        (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
+      SELECT $2, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
+      FROM checkpoint_writes WHERE thread_id = $1
+    )
+    INSERT INTO checkpoints
+      (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
+    SELECT $2, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
+    FROM checkpoints WHERE thread_id = $1`,
+    [fromId, toId],
+  );
+}
+
+/**
+ * Takes a thread back to one of its checkpoints: removes every newer one of every namespace with its
+ * writes, and the values that only they used. Checkpoint ids sort by time of creation.
+ *
+ * If the checkpoint was waiting at interrupts that were answered since, they wait again: the answers and
+ * the results of the interrupted tasks go too. A task that was interrupted several times in one step loses
+ * its earlier answers as well and asks again from the first, since rows do not say which run wrote them.
+ */
+export async function deleteAfter(
+  database: Queryable,
+  threadId: string,
+  checkpointId: string,
+): Promise<void> {
+  await database.query(
+    `WITH kept AS MATERIALIZED (
+      SELECT checkpoint_ns, checkpoint_id, checkpoint FROM checkpoints
+      WHERE thread_id = $1 AND checkpoint_id COLLATE "C" <= $2
+    ), used AS MATERIALIZED (
+      SELECT DISTINCT checkpoint_ns, v.key AS channel, v.value AS version
+      FROM kept CROSS JOIN LATERAL jsonb_each_text(kept.checkpoint -> 'channel_versions') v
+    ), ends AS MATERIALIZED (
+      SELECT checkpoint_ns, max(checkpoint_id COLLATE "C") AS checkpoint_id FROM kept GROUP BY checkpoint_ns
+    ), b AS (
+      DELETE FROM checkpoint_blobs bl WHERE thread_id = $1 AND NOT EXISTS (
+        SELECT FROM used WHERE (used.checkpoint_ns, used.channel, used.version)
+          = (bl.checkpoint_ns, bl.channel, bl.version)
+      )
+    ), w AS (
+      DELETE FROM checkpoint_writes cw WHERE thread_id = $1 AND (
+        checkpoint_id COLLATE "C" > $2
+        OR (checkpoint_ns, checkpoint_id) IN (SELECT checkpoint_ns, checkpoint_id FROM ends) AND (
+          task_id = '${NULL_TASK_ID}' AND channel = '__resume__'
+          OR channel <> '__interrupt__' AND EXISTS (
+            SELECT FROM checkpoint_writes stop
+            WHERE stop.thread_id = $1 AND stop.channel = '__interrupt__'
+              AND (stop.checkpoint_ns, stop.checkpoint_id, stop.task_id)
+                = (cw.checkpoint_ns, cw.checkpoint_id, cw.task_id)
+          )
+        )
+      )
+    )
+    DELETE FROM checkpoints WHERE thread_id = $1 AND checkpoint_id COLLATE "C" > $2`,
+    [threadId, checkpointId],
+  );
+}

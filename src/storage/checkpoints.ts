@@ -1,0 +1,49 @@
+import { GroupCommitter } from "./checkpoint-committer.ts";
+import { RunCheckpointSaver } from "./checkpoint-saver.ts";
+import type { RunSaverOptions } from "./checkpoint-saver.ts";
+import { copyThread, deleteAfter, deleteThread } from "./checkpoint-threads.ts";
+import type { Database } from "./database.ts";
+
+export type { LeaseGuard } from "./checkpoint-statement.ts";
+export type { RunCheckpointSaver, RunSaverOptions } from "./checkpoint-saver.ts";
+
+/**
+ * LangGraph's checkpoints, in the tables of its PostgresSaver: either can read what the other wrote. A
+ * server opens one; `close` waits for what is being saved and leaves the database open.
+ */
+export interface Checkpoints {
+  /** The saver for one run, or for one other piece of work on a thread such as a state update. */
+  forRun(options?: RunSaverOptions): RunCheckpointSaver;
+  /** Removes a thread's checkpoints, values and writes; a thread without any is fine. */
+  deleteThread(threadId: string): Promise<void>;
+  /** Copies a thread's checkpoints to a thread that has none. @throws if it has the same ones already. */
+  copyThread(fromId: string, toId: string): Promise<void>;
+  /**
+   * Takes a thread back to one of its checkpoints, or to none: removes what is newer, in all namespaces.
+   * Interrupts the checkpoint was waiting at wait again.
+   */
+  deleteAfter(threadId: string, checkpointId: string | undefined): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Opens the checkpoints of a migrated database. The caller closes them before the database. */
+export function openCheckpoints(database: Database): Checkpoints {
+  const committer = new GroupCommitter(database);
+  return {
+    forRun: (options = {}) => new RunCheckpointSaver(database, committer, options),
+    deleteThread: async (threadId) => {
+      await committer.settled(threadId);
+      await deleteThread(database, threadId);
+    },
+    copyThread: async (fromId, toId) => {
+      await Promise.all([committer.settled(fromId), committer.settled(toId)]);
+      await copyThread(database, fromId, toId);
+    },
+    deleteAfter: async (threadId, checkpointId) => {
+      await committer.settled(threadId);
+      if (checkpointId === undefined) await deleteThread(database, threadId);
+      else await deleteAfter(database, threadId, checkpointId);
+    },
+    close: () => committer.settled(),
+  };
+}
