@@ -47,7 +47,7 @@ export async function toCompiledGraph(value: unknown): Promise<CompiledGraph | u
  * it takes a new `channels` object, because the constructor writes to it.
  */
 export function copyGraph(graph: CompiledGraph, resources: GraphResources): CompiledGraph {
-  const fields: Record<string, unknown> = { ...graph };
+  const fields: Record<string, unknown> = Object.fromEntries(Object.entries(graph));
   // What the base class keeps of its constructor arguments: the original graph's fields a second time.
   delete fields["lc_kwargs"];
   const construct = graph.constructor as new (fields: Record<string, unknown>) => CompiledGraph;
