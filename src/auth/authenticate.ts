@@ -1,12 +1,15 @@
+import { ServerError } from "../errors.ts";
+import type { ErrorCode } from "../errors.ts";
 import type { Principal } from "./principal.ts";
 
 /** Answers who sent a request. */
 export interface Authenticator {
   /**
-   * Resolves with who sent `request`; `undefined` where the handler's module has no `authenticate`. Rejects
-   * with a `ServerError` that carries the handler's own status and headers (401 where it named none).
+   * Resolves with who sent `request`. The user's handler gets this very object: a caller that needs the body
+   * afterwards passes a clone. Rejects with a `ServerError` that carries the handler's own status and headers;
+   * 401 where the handler named none, or returned no identity.
    */
-  authenticate(request: Request): Promise<Principal | undefined>;
+  authenticate(request: Request): Promise<Principal>;
   /** The `on` handlers by event, such as `threads:create`, `threads`, `*:create`, `*`. */
   readonly handlers: ReadonlyMap<string, AuthorizationHandler>;
 }
@@ -20,3 +23,94 @@ export type AuthorizationHandler = (request: {
   user: Principal["user"];
   permissions: string[];
 }) => unknown;
+
+/** The handlers of an SDK `Auth` instance, as it keeps them. */
+export interface AuthHandlers {
+  authenticate: (request: Request) => unknown;
+  callbacks: ReadonlyMap<string, AuthorizationHandler>;
+}
+
+/** An authenticator over the user's handlers. */
+export function createAuthenticator(handlers: AuthHandlers): Authenticator {
+  return {
+    handlers: handlers.callbacks,
+    async authenticate(request) {
+      let answer: unknown;
+      try {
+        answer = await handlers.authenticate(request);
+      } catch (thrown) {
+        throw toRefusal(thrown, "unauthenticated");
+      }
+      const principal = toPrincipal(answer);
+      if (principal) return principal;
+      throw new ServerError("unauthenticated", "Authentication failed", {
+        cause: new Error(
+          "the authenticate handler returned neither a string nor an object with an identity",
+        ),
+      });
+    },
+  };
+}
+
+/**
+ * What an auth handler threw, as a refusal. An error with an HTTP status of 400 or more, such as the SDK's
+ * `HTTPException`, keeps it with its message and headers. Any other error is a refusal with a neutral message:
+ * what a token library throws is for the log, not for the client.
+ */
+export function toRefusal(thrown: unknown, code: "unauthenticated" | "forbidden"): ServerError {
+  if (thrown instanceof ServerError) return thrown;
+  const error = typeof thrown === "object" && thrown !== null ? thrown : {};
+  const status: unknown = Reflect.get(error, "status");
+  if (typeof status !== "number" || status < 400 || status > 599) {
+    const message = code === "forbidden" ? "Forbidden" : "Authentication failed";
+    return new ServerError(code, message, { cause: thrown });
+  }
+  const message: unknown = Reflect.get(error, "message");
+  return new ServerError(
+    toCode(status),
+    typeof message === "string" && message !== "" ? message : "Authentication failed",
+    { cause: thrown, status, headers: toHeaders(Reflect.get(error, "headers")) },
+  );
+}
+
+function toCode(status: number): ErrorCode {
+  if (status === 403) return "forbidden";
+  if (status === 404) return "not_found";
+  return status >= 500 ? "unavailable" : "unauthenticated";
+}
+
+/** A handler may write its headers in any form that `Headers` takes. */
+function toHeaders(value: unknown): Record<string, string> | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  try {
+    const headers = new Headers(value as ConstructorParameters<typeof Headers>[0]);
+    return Object.fromEntries(headers.entries());
+  } catch {
+    return undefined;
+  }
+}
+
+function toPrincipal(answer: unknown): Principal | undefined {
+  const given: Record<string, unknown> =
+    typeof answer === "string"
+      ? { identity: answer }
+      : typeof answer === "object" && answer !== null
+        ? Object.fromEntries(Object.entries(answer))
+        : {};
+  const { identity, display_name, is_authenticated } = given;
+  if (typeof identity !== "string" || identity === "") return undefined;
+  const permissions = Array.isArray(given["permissions"])
+    ? given["permissions"].filter((permission) => typeof permission === "string")
+    : [];
+  return {
+    identity,
+    permissions,
+    user: {
+      ...given,
+      identity,
+      permissions,
+      display_name: typeof display_name === "string" ? display_name : identity,
+      is_authenticated: typeof is_authenticated === "boolean" ? is_authenticated : true,
+    },
+  };
+}

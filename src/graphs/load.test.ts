@@ -4,7 +4,8 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
 import { echoSource, openProject } from "../../test/fixtures/project.ts";
 import type { Project } from "../../test/fixtures/project.ts";
-import { forgetModules, loadExport, loadGraph, loadGraphs } from "./load.ts";
+import { forgetModules, loadExport } from "../modules/load.ts";
+import { loadGraph, loadGraphs } from "./load.ts";
 import { createGraphRegistry } from "./registry.ts";
 import type { LoadedGraph } from "./registry.ts";
 

@@ -1,19 +1,9 @@
 import type { RunnableConfig } from "@langchain/core/runnables";
 
 import { ServerError } from "../errors.ts";
+import type { ModuleError } from "../modules/failure.ts";
 import { copyGraph, toCompiledGraph } from "./compiled.ts";
 import type { CompiledGraph, GraphResources } from "./compiled.ts";
-
-/** Why a graph could not be loaded, in terms of the user's own source. */
-export interface GraphError {
-  message: string;
-  /** Absolute path of the user's file; `line` and `column` count from 1. */
-  file: string | undefined;
-  line: number | undefined;
-  column: number | undefined;
-  /** The line at fault with its neighbours, for a terminal. */
-  excerpt: string | undefined;
-}
 
 /** Why a graph is being built. A factory sees it as `runtime.accessContext`. */
 export type GraphAccess =
@@ -42,7 +32,7 @@ export type LoadedGraph = {
 } & (
   | { kind: "graph"; graph: CompiledGraph }
   | { kind: "factory"; factory: GraphFactory }
-  | { kind: "failed"; error: GraphError }
+  | { kind: "failed"; error: ModuleError }
 );
 
 export interface BindOptions extends GraphResources {
@@ -60,7 +50,7 @@ export interface GraphRegistry {
   has(id: string): boolean;
   /** What is known of a graph without building it; `undefined` for an unknown id. */
   describe(id: string): LoadedGraph | undefined;
-  failures(): { id: string; error: GraphError }[];
+  failures(): { id: string; error: ModuleError }[];
   /**
    * A copy of the graph for one run, with its own checkpointer and store. Rejects with `not_found` for an
    * unknown id and `graph_unavailable` for a graph that failed to load or whose factory threw.

@@ -1,7 +1,17 @@
 import { readFileSync } from "node:fs";
+import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import type { GraphError } from "./registry.ts";
+/** Why a module of the user's could not be loaded, in terms of the user's own source. */
+export interface ModuleError {
+  message: string;
+  /** Absolute path of the user's file; `line` and `column` count from 1. */
+  file: string;
+  line: number | undefined;
+  column: number | undefined;
+  /** The line at fault with its neighbours, for a terminal. */
+  excerpt: string | undefined;
+}
 
 interface Position {
   file: string;
@@ -16,7 +26,7 @@ const OWN_CODE = fileURLToPath(new URL("..", import.meta.url));
  * What was thrown while a module was loaded, with the place in the user's own source: the position a parse
  * error names, else the innermost stack frame that belongs neither to a package nor to this server.
  */
-export function toGraphError(thrown: unknown, path: string): GraphError {
+export function toModuleError(thrown: unknown, path: string): ModuleError {
   const message = thrown instanceof Error ? thrown.message : String(thrown);
   const parsed = parseSyntaxError(message);
   const position =
@@ -29,8 +39,8 @@ export function toGraphError(thrown: unknown, path: string): GraphError {
 export function describeFailure(
   message: string,
   path: string,
-  position: { file: string; line: number; column: number } | undefined,
-): GraphError {
+  position: Position | undefined,
+): ModuleError {
   return {
     message,
     file: position?.file ?? path,
@@ -38,6 +48,13 @@ export function describeFailure(
     column: position?.column,
     excerpt: position && cutExcerpt(position),
   };
+}
+
+/** `src/agent.ts:3:7`, relative to `cwd` where the file is inside it. */
+export function formatPosition(error: ModuleError, cwd: string): string {
+  const inside = relative(cwd, error.file);
+  const file = inside.startsWith("..") ? error.file : inside;
+  return [file, error.line, error.column].filter((part) => part !== undefined).join(":");
 }
 
 /** Where `exportName` is exported in the module's text, if that can be seen without parsing it. */
