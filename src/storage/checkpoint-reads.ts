@@ -169,7 +169,8 @@ function cut<Entry>(
   let start = 0;
   return index.map((entry) => {
     const end = start + size(entry);
-    const bytes = (data ?? new Uint8Array()).subarray(start, end);
+    // A plain copy: values that are bytes themselves must not share or keep the whole answer's memory.
+    const bytes = Uint8Array.from((data ?? new Uint8Array()).subarray(start, end));
     start = end;
     return [entry, bytes];
   });

@@ -30,6 +30,8 @@ export interface RunSaverOptions {
    * `settled` first.
    */
   resolve?: "committed" | "queued";
+  /** Kept with each checkpoint, under LangGraph's own keys: whose run it is, for history and recovery. */
+  metadata?: Readonly<Record<string, unknown>>;
   /** Refuses the rows once the run is no longer at this attempt; the run then fails with `conflict`. */
   guard?: LeaseGuard;
   /** Called with each checkpoint of the run's root graph, when it is given to the saver. */
@@ -61,6 +63,8 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
   readonly #checkpointIds = new Set<string>();
   readonly #namespaces = new Set<string>();
   #last: CheckpointTuple | undefined;
+  /** The writes to the last checkpoint, and to those that are still to be put. */
+  readonly #rootWrites = new Map<string, CheckpointPendingWrite[]>();
   #queuedBytes = 0;
   #pending: Promise<void> = Promise.resolve();
 
@@ -78,7 +82,8 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
    * read them, do not change them.
    */
   get last(): CheckpointTuple | undefined {
-    return this.#last;
+    if (!this.#last) return undefined;
+    return { ...this.#last, pendingWrites: this.#rootWrites.get(this.#lastId()) ?? [] };
   }
 
   /** Resolves when all that was given to this saver is committed. @throws what any save failed with. */
@@ -94,7 +99,10 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
       return undefined;
     const query: CheckpointQuery = { threadId, namespace, checkpointId, limit: 1 };
     for await (const tuple of this.#read(query)) {
-      if (checkpointId === undefined && this.#isRoot(threadId, namespace)) this.#last = tuple;
+      if (checkpointId === undefined && this.#isRoot(threadId, namespace)) {
+        this.#last = tuple;
+        this.#rootWrites.set(this.#lastId(), tuple.pendingWrites ?? []);
+      }
       return tuple;
     }
     return undefined;
@@ -119,9 +127,10 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
   override async put(
     config: RunnableConfig,
     checkpoint: Checkpoint,
-    metadata: CheckpointMetadata,
+    ownMetadata: CheckpointMetadata,
     newVersions: ChannelVersions,
   ): Promise<RunnableConfig> {
+    const metadata = { ...this.#options.metadata, ...ownMetadata };
     const parent = toAddress(config);
     const { threadId, namespace } = parent;
     if (threadId === undefined) throw new Error(missing("thread_id"));
@@ -131,7 +140,8 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
       configurable: { thread_id: threadId, checkpoint_ns: namespace, checkpoint_id: checkpoint.id },
     };
     if (this.#isRoot(threadId, namespace)) {
-      this.#last = { config: saved, checkpoint, metadata, pendingWrites: [] };
+      this.#rootWrites.delete(this.#lastId());
+      this.#last = { config: saved, checkpoint, metadata };
       if (parent.checkpointId !== undefined) this.#last.parentConfig = config;
       this.#options.onCheckpoint?.(saved, checkpoint, metadata);
     }
@@ -153,10 +163,7 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
     const { threadId, namespace, checkpointId } = toAddress(config);
     if (threadId === undefined) throw new Error(missing("thread_id"));
     if (checkpointId === undefined) throw new Error(missing("checkpoint_id"));
-    const last = this.#last?.config.configurable;
-    if (last?.["checkpoint_id"] === checkpointId && this.#isRoot(threadId, namespace)) {
-      this.#addToLast(writes, taskId);
-    }
+    if (this.#isRoot(threadId, namespace)) this.#keepRootWrites(checkpointId, writes, taskId);
     const rows = toWriteRows(
       this.serde,
       { threadId, namespace, checkpointId },
@@ -212,7 +219,8 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
 
   /**
    * Whether nothing can be stored there: the thread is new and this run has not written to the namespace,
-   * or the namespace is that of a task (`node:task id`) of a checkpoint this run made itself.
+   * or the namespace is that of a task (`node:task id`) of a checkpoint this run is known to have made
+   * itself. With "committed" LangGraph often hands that checkpoint over too late for this to help.
    */
   #isKnownEmpty(threadId: string, namespace: string, config: RunnableConfig): boolean {
     if (this.#options.threadId !== threadId || this.#namespaces.has(namespace)) return false;
@@ -226,19 +234,23 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
     return typeof parentId === "string" && this.#checkpointIds.has(parentId);
   }
 
-  #addToLast(writes: readonly PendingWrite[], taskId: string): void {
-    if (!this.#last) return;
+  /** LangGraph may hand over the writes to a checkpoint before the checkpoint itself. */
+  #keepRootWrites(checkpointId: string, writes: readonly PendingWrite[], taskId: string): void {
     const replaces = writes.every(([channel]) => channel in WRITES_IDX_MAP);
     const added = writes.map(([channel, value]): CheckpointPendingWrite => [
       taskId,
       channel,
       value,
     ]);
-    const kept = (this.#last.pendingWrites ?? []).filter(
+    const kept = (this.#rootWrites.get(checkpointId) ?? []).filter(
       (write) =>
         !replaces || !added.some(([id, channel]) => id === write[0] && channel === write[1]),
     );
-    this.#last = { ...this.#last, pendingWrites: [...kept, ...added] };
+    this.#rootWrites.set(checkpointId, [...kept, ...added]);
+  }
+
+  #lastId(): string {
+    return String(this.#last?.config.configurable?.["checkpoint_id"]);
   }
 }
 
