@@ -98,9 +98,10 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
     checkpointer: values.checkpointer ?? {},
     database: {
       url: databaseUrl,
-      dataDir: environment.dataDir
-        ? resolve(cwd, environment.dataDir)
-        : resolve(base, values.database?.data_dir ?? resolve(cwd, ".aegra")),
+      dataDir:
+        toDataDir(environment.dataDir, cwd) ??
+        toDataDir(values.database?.data_dir, base) ??
+        resolve(cwd, ".aegra"),
     },
     langfuse: toLangfuse(environment.langfuse, values.langfuse, base),
     log: {
@@ -197,6 +198,11 @@ function readDatabaseUrl(
     message: "must be a URL that begins with postgres:// or postgresql://",
   });
   return undefined;
+}
+
+/** An absolute folder; `memory://` is PGlite without a folder, for tests. */
+function toDataDir(dataDir: string | undefined, base: string): string | undefined {
+  return dataDir === undefined || dataDir === "memory://" ? dataDir : resolve(base, dataDir);
 }
 
 function readFlags(

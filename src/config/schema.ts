@@ -171,7 +171,7 @@ export interface Config {
   database: {
     /** PostgreSQL, or `undefined` for PGlite in `dataDir`. */
     url: string | undefined;
-    /** The folder of PGlite and other local files, absolute. */
+    /** The folder of PGlite and other local files, absolute; `memory://` keeps nothing. */
     dataDir: string;
   };
   langfuse: LangfuseConfig;
