@@ -31,6 +31,8 @@ CREATE TABLE assistant_versions (
 CREATE TABLE threads (
   thread_id uuid PRIMARY KEY,
   status text NOT NULL DEFAULT 'idle' CHECK (status IN ('idle', 'busy', 'interrupted', 'error')),
+  -- What the status is while no run is active.
+  resting_status text NOT NULL DEFAULT 'idle' CHECK (resting_status IN ('idle', 'interrupted', 'error')),
   metadata jsonb NOT NULL DEFAULT '{}',
   config jsonb NOT NULL DEFAULT '{}',
   -- The state after the last run or update, for search and for reading a thread without its graph.

@@ -33,6 +33,11 @@ export interface ObservedRun {
   started_at: Date;
   /** The incoming W3C `traceparent` header, verbatim. */
   traceparent: string | undefined;
+  /**
+   * The signal that stops this run. An error that is its reason reads as a cancel (WARNING), or as a timeout
+   * (ERROR) where the reason is named `TimeoutError`.
+   */
+  signal?: AbortSignal | undefined;
 }
 
 /** How a run ended. */

@@ -1,0 +1,188 @@
+import type { BaseStore } from "@langchain/langgraph-checkpoint";
+import type { StateSnapshot } from "@langchain/langgraph";
+import type { GraphRegistry } from "../graphs/registry.ts";
+import type { CompiledGraph } from "../graphs/compiled.ts";
+import type { RunObservation } from "../observability/observer.ts";
+import type { RunCheckpointSaver } from "../storage/checkpoints.ts";
+import type { RunRecord } from "../storage/runs.ts";
+import { defined, toConfigurable, toGraphInput, toRunMetadata } from "./run-config.ts";
+import {
+  MessageAccumulator,
+  fromGraphChunk,
+  needsEvents,
+  toGraphModes,
+  type GraphChunk,
+  type GraphEvent,
+  type StreamPart,
+} from "./stream-modes.ts";
+import { pendingInterrupts } from "./thread-state.ts";
+
+/** Why a run was made to stop; the reason of its abort signal. */
+export interface Stop {
+  kind: "cancel" | "rollback" | "lost" | "shutdown";
+}
+
+export interface ExecuteOptions {
+  run: RunRecord;
+  graphs: GraphRegistry;
+  /** `undefined` for a run without a thread. */
+  checkpointer: RunCheckpointSaver | undefined;
+  store: BaseStore;
+  observation: RunObservation;
+  signal: AbortSignal;
+  langgraphVersion: string;
+  append: (part: StreamPart) => void;
+}
+
+/** How far a graph came. */
+export interface Execution {
+  /** The last values of the root graph; `undefined` if it produced none. */
+  values: Record<string, unknown> | undefined;
+  /** Set if the graph stopped for a question or at a breakpoint. */
+  interrupt: { interrupts: Record<string, unknown[]>; values: unknown[] } | undefined;
+  /** What was thrown; an abort is told by the signal. */
+  error: unknown;
+}
+
+/**
+ * Runs the graph of a run once, handing every event the client asked for to `append`. Resolves whatever
+ * happens inside the graph: what was thrown is a value.
+ */
+export async function executeRun(options: ExecuteOptions): Promise<Execution> {
+  const { run, signal } = options;
+  const progress: Execution = { values: undefined, interrupt: undefined, error: undefined };
+  try {
+    const graph = await options.graphs.bind(run.graph_id, {
+      config: { configurable: toConfigurable(run) },
+      context: run.kwargs.context,
+      access: "threads.create_run",
+      checkpointer: options.checkpointer,
+      store: options.store,
+    });
+    const config = toGraphConfig(options);
+    const input = await startingPoint(options);
+    const stopped = await options.observation.within(() =>
+      follow({ graph, input, config, options, progress }),
+    );
+    await options.checkpointer?.settled();
+    if (stopped && options.checkpointer) {
+      const snapshot = await graph.getState({ configurable: { thread_id: run.thread_id } });
+      progress.interrupt = toInterrupt(snapshot);
+    }
+  } catch (error) {
+    progress.error = signal.aborted ? undefined : explain(error, run);
+  }
+  return progress;
+}
+
+/** Whether the graph stopped before its end. */
+async function follow(state: {
+  graph: CompiledGraph;
+  input: unknown;
+  config: Record<string, unknown>;
+  options: ExecuteOptions;
+  progress: Execution;
+}): Promise<boolean> {
+  const { graph, input, config, options, progress } = state;
+  const modes = options.run.kwargs.stream_mode;
+  const { append } = options;
+  const messages = modes.includes("messages") ? new MessageAccumulator() : undefined;
+  let stopped = false;
+
+  const onChunk = (chunk: GraphChunk): void => {
+    if (chunk.mode === "values" && chunk.namespace.length === 0) {
+      const values = chunk.payload as Record<string, unknown>;
+      // A stop is told by a chunk of its own that holds nothing else.
+      if (isInterruptChunk(values)) stopped = true;
+      else progress.values = values;
+    }
+    for (const part of fromGraphChunk(chunk, modes)) append(part);
+    if (messages && chunk.mode === "values") messages.fromChunk(chunk.payload).forEach(append);
+  };
+
+  if (!needsEvents(modes)) {
+    const stream = await graph.stream(input, config);
+    for await (const chunk of stream) {
+      onChunk(toGraphChunk(chunk as unknown[], options.run.kwargs.subgraphs));
+    }
+    return stopped;
+  }
+  const events = graph.streamEvents(input, { ...config, version: "v2" });
+  for await (const event of events as AsyncIterable<GraphEvent>) {
+    if (event.tags?.includes("langsmith:hidden")) continue;
+    if (event.event === "on_chain_stream" && event.run_id === options.run.run_id) {
+      onChunk(toGraphChunk(event.data.chunk as unknown[], options.run.kwargs.subgraphs));
+      continue;
+    }
+    if (modes.includes("events")) append({ event: "events", data: event });
+    if (messages && event.event === "on_chat_model_stream")
+      messages.fromToken(event).forEach(append);
+  }
+  return stopped;
+}
+
+function toGraphConfig(options: ExecuteOptions): Record<string, unknown> {
+  const { run } = options;
+  const { config } = run.kwargs;
+  return defined({
+    configurable: toConfigurable(run),
+    metadata: {
+      ...toRunMetadata(run, options.langgraphVersion),
+      ...options.observation.metadata,
+    },
+    tags: config.tags,
+    recursionLimit: config.recursion_limit,
+    maxConcurrency: config.max_concurrency,
+    runName: config.run_name,
+    runId: run.run_id,
+    context: run.kwargs.context,
+    interruptBefore: run.kwargs.interrupt_before,
+    interruptAfter: run.kwargs.interrupt_after,
+    durability: run.temporary ? undefined : run.kwargs.durability,
+    streamMode: toGraphModes(run.kwargs.stream_mode),
+    subgraphs: run.kwargs.subgraphs,
+    callbacks: options.observation.callbacks,
+    signal: options.signal,
+  });
+}
+
+/**
+ * The input of this attempt. A run whose earlier worker was lost goes on from its last checkpoint, so that its
+ * input is not applied a second time.
+ */
+async function startingPoint({ run, checkpointer }: ExecuteOptions): Promise<unknown> {
+  if (run.attempt > 1 && checkpointer) {
+    const last = await checkpointer.getTuple({ configurable: { thread_id: run.thread_id } });
+    if ((last?.metadata as { run_id?: unknown } | undefined)?.run_id === run.run_id) return null;
+  }
+  return toGraphInput(run.kwargs);
+}
+
+function toGraphChunk(chunk: unknown[], subgraphs: boolean): GraphChunk {
+  const [namespace, mode, payload] = subgraphs ? chunk : [[], ...chunk];
+  return { namespace: (namespace ?? []) as string[], mode: mode as string, payload };
+}
+
+function isInterruptChunk(values: Record<string, unknown>): boolean {
+  return typeof values === "object" && values !== null && "__interrupt__" in values;
+}
+
+function toInterrupt(snapshot: StateSnapshot): Execution["interrupt"] {
+  const interrupts = pendingInterrupts(snapshot);
+  const values = Object.values(interrupts)
+    .flat()
+    .map((interrupt) => (interrupt as { value?: unknown }).value);
+  return { interrupts, values };
+}
+
+/** Says in the user's terms what LangGraph says in its own. */
+function explain(error: unknown, run: RunRecord): unknown {
+  const code = (error as { lc_error_code?: unknown } | undefined)?.lc_error_code;
+  if (run.temporary && code === "MISSING_CHECKPOINTER") {
+    return new Error(
+      'The graph called interrupt(), but this run has no thread to wait on. Run it on a thread, or with on_completion: "keep".',
+      { cause: error },
+    );
+  }
+  return error;
+}

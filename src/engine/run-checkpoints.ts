@@ -1,0 +1,66 @@
+import type { BaseStore } from "@langchain/langgraph-checkpoint";
+import type { GraphRegistry } from "../graphs/registry.ts";
+import type { Checkpoints, RunCheckpointSaver } from "../storage/checkpoints.ts";
+import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import { toRunMetadata } from "./run-config.ts";
+import { pendingInterrupts } from "./thread-state.ts";
+
+/** What a run that was rolled back leaves on its thread. */
+export interface LeftState {
+  values: unknown;
+  interrupts: Record<string, unknown[]>;
+  interrupted: boolean;
+}
+
+/** The checkpoints of one run. */
+export interface RunCheckpoints {
+  saver: RunCheckpointSaver;
+  /** Removes what this run wrote, and gives the state that is left. */
+  rollback(): Promise<LeftState>;
+}
+
+export interface RunCheckpointsOptions {
+  checkpoints: Checkpoints;
+  store: BaseStore;
+  runs: RunRepository;
+  langgraphVersion: string;
+}
+
+/** What keeps a run's checkpoints; nothing for a run without a thread. */
+export function createRunCheckpoints(
+  options: RunCheckpointsOptions,
+): (run: RunRecord, graphs: GraphRegistry) => RunCheckpoints | undefined {
+  return (run, graphs) => {
+    if (run.temporary) return undefined;
+    const saver = options.checkpoints.forRun({
+      threadId: run.thread_id,
+      // Each step is on its way before the next one starts; `settled` waits for it before the run ends.
+      resolve: run.kwargs.durability === "sync" ? "committed" : "queued",
+      metadata: toRunMetadata(run, options.langgraphVersion),
+      guard: { runId: run.run_id, attempt: run.attempt },
+    });
+    return { saver, rollback: () => rollback(run, graphs, options) };
+  };
+}
+
+async function rollback(
+  run: RunRecord,
+  graphs: GraphRegistry,
+  { checkpoints, store, runs }: RunCheckpointsOptions,
+): Promise<LeftState> {
+  const before = await runs.checkpointBefore(run);
+  await checkpoints.deleteAfter(run.thread_id, before);
+  const graph = await graphs.bind(run.graph_id, {
+    config: { configurable: { thread_id: run.thread_id } },
+    access: "threads.read",
+    checkpointer: checkpoints.forRun({ threadId: run.thread_id }),
+    store,
+  });
+  const snapshot = await graph.getState({ configurable: { thread_id: run.thread_id } });
+  const interrupts = pendingInterrupts(snapshot);
+  return {
+    values: snapshot.values ?? {},
+    interrupts,
+    interrupted: Object.keys(interrupts).length > 0,
+  };
+}

@@ -1,0 +1,86 @@
+import { Command, Send } from "@langchain/langgraph";
+import type { Command as WireCommand, RunKwargs } from "../protocol/runs.ts";
+import type { RunRecord } from "../storage/runs.ts";
+
+/** Headers that carry credentials of this server or its clients; graphs never see them. */
+const WITHHELD_HEADERS = new Set(["x-api-key", "x-tenant-id", "x-service-key"]);
+
+/** The request headers a graph may read from `configurable`: `x-*` and `user-agent`. */
+export function toGraphHeaders(headers: Headers): Record<string, string> {
+  const chosen: Record<string, string> = {};
+  for (const [name, value] of headers) {
+    const visible = name === "user-agent" || (name.startsWith("x-") && !WITHHELD_HEADERS.has(name));
+    if (visible) chosen[name] = value;
+  }
+  return chosen;
+}
+
+/**
+ * What a graph finds in `config.configurable`. The client's values come first, so that what the server knows
+ * (ids, user, headers) overwrites them.
+ */
+export function toConfigurable(run: RunRecord): Record<string, unknown> {
+  const { headers, user, permissions } = run.origin;
+  const client = Object.entries(run.kwargs.config.configurable ?? {}).filter(
+    // LangGraph's own channel into a run, and the server's: a client must not reach either.
+    ([key]) => !key.startsWith("__") && !key.startsWith("langgraph_auth"),
+  );
+  return {
+    ...Object.fromEntries(client),
+    ...headers,
+    run_id: run.run_id,
+    thread_id: run.thread_id,
+    graph_id: run.graph_id,
+    assistant_id: run.assistant_id,
+    ...(run.user_id !== null && { user_id: run.user_id }),
+    ...(user && {
+      langgraph_auth_user: user,
+      langgraph_auth_user_id: run.user_id ?? undefined,
+      langgraph_auth_permissions: permissions ?? [],
+    }),
+  };
+}
+
+/** LangChain metadata of a run: the client's, then the server's. LangGraph keeps it with each checkpoint. */
+export function toRunMetadata(run: RunRecord, langgraphVersion: string): Record<string, unknown> {
+  return {
+    ...run.kwargs.config.metadata,
+    ...run.metadata,
+    run_id: run.run_id,
+    thread_id: run.thread_id,
+    graph_id: run.graph_id,
+    assistant_id: run.assistant_id,
+    ...(run.user_id !== null && { user_id: run.user_id }),
+    run_attempt: run.attempt,
+    langgraph_version: langgraphVersion,
+    langgraph_plan: "self-hosted",
+    langgraph_host: "self-hosted",
+  };
+}
+
+/** What goes into the graph: the command, else the input; `null` goes on from the last checkpoint. */
+export function toGraphInput(kwargs: RunKwargs): unknown {
+  if (kwargs.command) return toCommand(kwargs.command);
+  return kwargs.input ?? null;
+}
+
+/** The wire's command as LangGraph's. */
+export function toCommand(command: WireCommand): Command {
+  const targets = command.goto === undefined || command.goto === null ? [] : [command.goto].flat();
+  return new Command({
+    ...(targets.length > 0 && {
+      goto: targets.map((target) =>
+        typeof target === "string" ? target : new Send(target.node, target.input ?? null),
+      ),
+    }),
+    ...(command.update !== undefined && command.update !== null && { update: command.update }),
+    ...(command.resume !== undefined && { resume: command.resume }),
+  });
+}
+
+/** A record without the keys whose value is undefined: LangGraph spreads options over a graph's own defaults. */
+export function defined<T extends Record<string, unknown>>(record: T): Partial<T> {
+  return Object.fromEntries(
+    Object.entries(record).filter(([, value]) => value !== undefined),
+  ) as Partial<T>;
+}

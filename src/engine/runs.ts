@@ -1,0 +1,341 @@
+import { v5 as uuid5, v7 as uuid7 } from "@langchain/core/utils/uuid";
+import type { Principal } from "../auth/principal.ts";
+import { ServerError } from "../errors.ts";
+import type { GraphRegistry } from "../graphs/registry.ts";
+import type { Assistant } from "../protocol/assistants.ts";
+import type { CancelAction, RunCreate, RunEvent, RunKwargs, StreamMode } from "../protocol/runs.ts";
+import type { AssistantRepository } from "../storage/assistants.ts";
+import type { NewRun, RunOrigin, RunRecord, RunRepository } from "../storage/runs.ts";
+import type { ThreadRepository } from "../storage/threads.ts";
+import type { PublicError } from "./errors.ts";
+import type { EventLog } from "./event-log.ts";
+import { toGraphHeaders } from "./run-config.ts";
+import { isTerminal } from "./run-status.ts";
+import type { Worker } from "./worker.ts";
+
+/** How often a run in another process is looked at. */
+const LOOK_MS = 250;
+const ASSISTANT_NAMESPACE = "6ba7b821-9dad-11d1-80b4-00c04fd430c8";
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** The id of the assistant that every graph has: derived from the graph id, so that it is the same everywhere. */
+export function systemAssistantId(graphId: string): string {
+  return uuid5(graphId, ASSISTANT_NAMESPACE);
+}
+
+/** Who asks for a run, and with what. */
+export interface RunRequest {
+  principal: Principal | undefined;
+  headers: Headers;
+  trigger: string;
+}
+
+/** What a wait or join answers: the final values, or `__error__`. */
+export type RunAnswer = Record<string, unknown> | { __error__: PublicError };
+
+export interface RunEngineOptions {
+  runs: RunRepository;
+  threads: ThreadRepository;
+  assistants: AssistantRepository;
+  events: EventLog;
+  worker: Worker;
+  graphs: () => GraphRegistry;
+  /** Tells the other processes: a run waits, or a run is to be stopped. */
+  notify: (
+    message: { kind: "run" } | { kind: "cancel"; run_id: string; action: CancelAction },
+  ) => void;
+}
+
+/** Runs as behaviour: asked for, followed, awaited and stopped, wherever they are executed. */
+export class RunEngine {
+  readonly #options: RunEngineOptions;
+
+  constructor(options: RunEngineOptions) {
+    this.#options = options;
+  }
+
+  /** The assistant behind an assistant id or a graph id. Throws `not_found`. */
+  async assistant(idOrGraph: string): Promise<Assistant> {
+    const isId = UUID.test(idOrGraph);
+    const id = isId ? idOrGraph : systemAssistantId(idOrGraph);
+    const assistant = await this.#options.assistants.get(id);
+    if (assistant) return assistant;
+    const known = this.#options.graphs().ids().join(", ");
+    throw new ServerError(
+      "not_found",
+      isId
+        ? `Assistant "${idOrGraph}" not found`
+        : `No assistant found for "${idOrGraph}". It is neither an assistant id nor one of the graphs: ${known}.`,
+    );
+  }
+
+  /**
+   * Writes and queues a run, and starts it at once if this process has a free slot and the thread is free.
+   * `threadId` undefined is a run without a thread. Throws `not_found` (assistant, graph, thread),
+   * `graph_unavailable`, and `run_rejected` on a busy thread with strategy `reject`.
+   */
+  async create(
+    threadId: string | undefined,
+    body: RunCreate,
+    request: RunRequest,
+  ): Promise<RunRecord> {
+    const assistant = await this.assistant(body.assistant_id);
+    this.#assertGraph(assistant.graph_id);
+    const temporary = threadId === undefined && body.on_completion === "delete";
+    const id = threadId ?? uuid7();
+    if (!temporary && (threadId === undefined || body.if_not_exists === "create")) {
+      await this.#options.threads.create(id, body.metadata ?? {});
+    }
+    const claim = body.after_seconds ? undefined : this.#options.worker.reserve();
+    try {
+      const created = await this.#options.runs.create(
+        toNewRun({ threadId: id, temporary, body, assistant, request, claim }),
+      );
+      if (created.kind === "thread_missing") {
+        throw new ServerError("not_found", `Thread with ID ${id} not found`);
+      }
+      if (created.kind === "thread_busy") {
+        throw new ServerError(
+          "run_rejected",
+          "Thread is already running a task. Wait for it to finish or choose a different multitask strategy.",
+        );
+      }
+      const { run } = created;
+      if (run.status === "running") this.#options.worker.start(run);
+      else this.#options.notify({ kind: "run" });
+      if (body.multitask_strategy === "interrupt" || body.multitask_strategy === "rollback") {
+        await this.#stopOthers(run, body.multitask_strategy);
+      }
+      return run;
+    } finally {
+      if (claim) this.#options.worker.unreserve();
+      this.#options.worker.poke();
+    }
+  }
+
+  /**
+   * The events of a run after `after` (-1 is from the start), in batches, as they come, until the run has
+   * ended. A reader that comes after the events are gone gets how the run ended.
+   */
+  async *events(
+    run: RunRecord,
+    after: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<RunEvent[], void, void> {
+    const { events, runs } = this.#options;
+    const resumable = run.kwargs.resumable;
+    let cursor = after;
+    let seen = after >= 0;
+    for (;;) {
+      for await (const batch of events.read(run.run_id, cursor, signal) ?? []) {
+        cursor = batch.at(-1)!.id;
+        seen = true;
+        yield batch;
+      }
+      if (signal?.aborted) return;
+      const now = await runs.get(run.run_id);
+      if (!now) return;
+      if (resumable) {
+        for await (const batch of events.stored(run.run_id, cursor)) {
+          cursor = batch.at(-1)!.id;
+          seen = true;
+          yield batch;
+        }
+      }
+      if (isTerminal(now.status)) {
+        if (!seen) yield toClosingEvents(now);
+        return;
+      }
+      await events.whenOpened(run.run_id, LOOK_MS, signal);
+    }
+  }
+
+  /** Waits for a run's end, here or in another process. Rejects only if `signal` aborts first. */
+  async wait(run: RunRecord, signal?: AbortSignal): Promise<RunAnswer> {
+    for (;;) {
+      const ended = await abortable(this.#options.worker.ended(run.run_id), signal);
+      if (ended) return toAnswer(ended);
+      const now = await this.#options.runs.get(run.run_id);
+      if (!now) return {};
+      if (isTerminal(now.status)) return toAnswer(now);
+      await this.#options.events.whenOpened(run.run_id, LOOK_MS, signal);
+      signal?.throwIfAborted();
+    }
+  }
+
+  /**
+   * Stops a run, and with `wait` resolves only when it has ended. A run that has ended already stays as it
+   * is. `rollback` also removes what the run did: its checkpoints and the run itself.
+   */
+  async cancel(
+    run: RunRecord,
+    action: CancelAction,
+    options: { wait: boolean; reason?: string },
+  ): Promise<void> {
+    const done = await this.#options.runs.cancel(run.run_id, action, options.reason);
+    if (done === "asked" && !this.#options.worker.stop(run.run_id, action)) {
+      this.#options.notify({ kind: "cancel", run_id: run.run_id, action });
+    }
+    if (done === "ended" && action === "rollback") await this.#options.runs.delete(run.run_id);
+    if (done === "ended") this.#options.worker.poke();
+    if (!options.wait || done !== "asked") return;
+    await this.wait(run);
+  }
+
+  /** Deletes a run, after stopping it if it is active. Its checkpoints stay with the thread. */
+  async delete(run: RunRecord): Promise<void> {
+    await this.cancel(run, "interrupt", { wait: true });
+    await this.#options.runs.delete(run.run_id);
+    this.#options.events.forget(run.run_id);
+  }
+
+  /** Stops every run of a thread and waits until none is left. */
+  async stopThread(threadId: string): Promise<void> {
+    for (;;) {
+      const active = await this.#options.runs.active(threadId);
+      if (active.length === 0) return;
+      // Newest first, so that no waiting run starts when the one before it stops.
+      for (const run of active.toReversed()) await this.cancel(run, "interrupt", { wait: true });
+    }
+  }
+
+  async #stopOthers(run: RunRecord, action: CancelAction): Promise<void> {
+    const active = await this.#options.runs.active(run.thread_id);
+    const older = active.slice(
+      0,
+      active.findIndex((other) => other.run_id === run.run_id),
+    );
+    for (const other of older.toReversed()) await this.cancel(other, action, { wait: false });
+  }
+
+  #assertGraph(graphId: string): void {
+    const entry = this.#options.graphs().describe(graphId);
+    if (!entry) {
+      throw new ServerError("not_found", `Graph "${graphId}" not found`);
+    }
+    if (entry.kind === "failed") {
+      throw new ServerError(
+        "graph_unavailable",
+        `Graph "${graphId}" failed to load: ${entry.error.message}`,
+      );
+    }
+  }
+}
+
+function toNewRun(options: {
+  threadId: string;
+  temporary: boolean;
+  body: RunCreate;
+  assistant: Assistant;
+  request: RunRequest;
+  claim: NewRun["claim"];
+}): NewRun {
+  const { threadId, temporary, body, assistant, request } = options;
+  const own = assistant.config as RunKwargs["config"];
+  const config: RunKwargs["config"] = {
+    ...own,
+    ...body.config,
+    configurable: { ...own.configurable, ...body.config?.configurable, ...toPlace(body) },
+  };
+  const kwargs: RunKwargs = {
+    input: body.input,
+    command: body.command,
+    config,
+    context: toContext(assistant.context, body.context),
+    stream_mode: toModes(body.stream_mode),
+    interrupt_before: body.interrupt_before,
+    interrupt_after: body.interrupt_after,
+    subgraphs: body.stream_subgraphs,
+    resumable: body.stream_resumable,
+    durability: body.durability ?? toDurability(body.checkpoint_during),
+    on_disconnect: body.on_disconnect,
+  };
+  const { checkpoint_id: _place, ...settings } = config.configurable ?? {};
+  return {
+    run_id: uuid7(),
+    thread_id: threadId,
+    assistant_id: assistant.assistant_id,
+    graph_id: assistant.graph_id,
+    metadata: { ...assistant.metadata, ...body.metadata },
+    kwargs,
+    thread_config: { ...config, configurable: settings },
+    multitask_strategy: body.multitask_strategy,
+    user_id: request.principal?.identity,
+    temporary,
+    origin: toOrigin(temporary, body, assistant, request),
+    afterSeconds: body.after_seconds ?? 0,
+    claim: options.claim,
+  };
+}
+
+function toOrigin(
+  temporary: boolean,
+  body: RunCreate,
+  assistant: Assistant,
+  request: RunRequest,
+): RunOrigin {
+  const { principal, headers } = request;
+  const isSystem = assistant.metadata["created_by"] === "system";
+  const session = body.metadata?.["session_id"];
+  return {
+    trigger: request.trigger,
+    assistant_name: isSystem ? assistant.graph_id : assistant.name,
+    assistant_version: assistant.version,
+    ...(temporary && typeof session === "string" && { session_id: session }),
+    traceparent: headers.get("traceparent") ?? undefined,
+    headers: toGraphHeaders(headers),
+    ...(principal && { user: principal.user, permissions: principal.permissions }),
+  };
+}
+
+/** The checkpoint a client wants to go on from, as LangGraph's config names it. */
+function toPlace(body: RunCreate): Record<string, unknown> {
+  const { thread_id: _thread, ...checkpoint } = body.checkpoint ?? {};
+  const place = { ...checkpoint, ...(body.checkpoint_id && { checkpoint_id: body.checkpoint_id }) };
+  return Object.fromEntries(
+    Object.entries(place).filter(([, value]) => value !== undefined && value !== null),
+  );
+}
+
+function toModes(modes: RunCreate["stream_mode"]): StreamMode[] {
+  const list = modes === undefined ? [] : [modes].flat();
+  return list.length === 0 ? ["values"] : [...new Set(list)];
+}
+
+function toDurability(checkpointDuring: boolean | undefined): RunKwargs["durability"] {
+  return checkpointDuring === false ? "exit" : undefined;
+}
+
+/** The assistant's context with the run's on top; undefined if there is neither. */
+function toContext(own: unknown, asked: unknown): unknown {
+  const isRecord = (value: unknown): value is Record<string, unknown> =>
+    typeof value === "object" && value !== null && !Array.isArray(value);
+  if (asked === undefined) return isRecord(own) && Object.keys(own).length === 0 ? undefined : own;
+  return isRecord(own) && isRecord(asked) ? { ...own, ...asked } : asked;
+}
+
+function toAnswer(run: { output: unknown; error?: PublicError | null | undefined }): RunAnswer {
+  if (run.error) return { __error__: run.error };
+  return (run.output as Record<string, unknown> | null | undefined) ?? {};
+}
+
+/** How a run ended, for a reader that comes after its events are gone. */
+function toClosingEvents(run: RunRecord): RunEvent[] {
+  const start = { event: "metadata", data: { run_id: run.run_id, attempt: run.attempt } };
+  const values = { event: "values", data: run.output ?? {} };
+  const end = run.error ? { event: "error", data: run.error } : values;
+  return [start, end].map(({ event, data }, id) => ({ id, event, data: JSON.stringify(data) }));
+}
+
+function abortable<T>(
+  promise: Promise<T> | undefined,
+  signal: AbortSignal | undefined,
+): Promise<T | undefined> {
+  if (!promise || !signal) return promise ?? Promise.resolve(undefined);
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason as Error);
+    if (signal.aborted) return abort();
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}

@@ -1,0 +1,51 @@
+import type { RunOutcome } from "../observability/observer.ts";
+import type { RunResult } from "../storage/runs.ts";
+import { toPublicError } from "./errors.ts";
+import type { Execution, Stop } from "./execute.ts";
+
+/** What an execution means for the run, its thread and its trace. */
+export interface Settlement {
+  /** `undefined` where nothing may be written: the run belongs to another worker, or goes back to the queue. */
+  result: RunResult | undefined;
+  outcome: RunOutcome;
+}
+
+/** Judges how an execution ended: by the graph's own end, an interrupt, an error, or a stop from outside. */
+export function settle(execution: Execution, stop: Stop | undefined): Settlement {
+  const { values, interrupt, error } = execution;
+  const untouched = { interrupted: false, error: undefined, interrupts: {} };
+  if (stop?.kind === "lost" || stop?.kind === "shutdown") {
+    return { result: undefined, outcome: { status: "lost", output: values } };
+  }
+  if (stop) {
+    return {
+      result: { ...untouched, status: "interrupted", output: values, values },
+      outcome: { status: stop.kind === "rollback" ? "rolled_back" : "cancelled", output: values },
+    };
+  }
+  if (error !== undefined) {
+    const shown = toPublicError(error);
+    return {
+      result: { ...untouched, status: "error", output: values, values, error: shown },
+      outcome: { status: "error", output: values, error },
+    };
+  }
+  if (interrupt) {
+    const asked = Object.values(interrupt.interrupts).flat();
+    return {
+      result: {
+        ...untouched,
+        status: "success",
+        interrupted: true,
+        output: { ...values, __interrupt__: asked },
+        values,
+        interrupts: interrupt.interrupts,
+      },
+      outcome: { status: "interrupted", output: values, interrupts: interrupt.values },
+    };
+  }
+  return {
+    result: { ...untouched, status: "success", output: values, values },
+    outcome: { status: "success", output: values },
+  };
+}

@@ -1,0 +1,102 @@
+import type { StateSnapshot } from "@langchain/langgraph";
+import type { StateCheckpoint, StateSelect, ThreadState, ThreadTask } from "../protocol/threads.ts";
+
+/** The place in a thread's history that a LangGraph config names; `null` if it names none. */
+export function toStateCheckpoint(config: unknown): StateCheckpoint | null {
+  if (typeof config !== "object" || config === null) return null;
+  const { configurable } = config as { configurable?: Record<string, unknown> };
+  if (typeof configurable?.["thread_id"] !== "string") return null;
+  const text = (key: string): string | null =>
+    typeof configurable[key] === "string" ? (configurable[key] as string) : null;
+  return {
+    thread_id: configurable["thread_id"],
+    checkpoint_id: text("checkpoint_id"),
+    checkpoint_ns: text("checkpoint_ns") ?? "",
+    checkpoint_map: (configurable["checkpoint_map"] as Record<string, unknown> | undefined) ?? null,
+  };
+}
+
+/** A LangGraph snapshot as the API shows it. */
+export function toThreadState(snapshot: StateSnapshot): ThreadState {
+  const tasks = snapshot.tasks.map(toThreadTask);
+  return {
+    values: snapshot.values ?? {},
+    next: [...snapshot.next],
+    tasks,
+    metadata: toPublicMetadata(snapshot.metadata),
+    created_at: snapshot.createdAt ?? null,
+    checkpoint: toStateCheckpoint(snapshot.config),
+    parent_checkpoint: toStateCheckpoint(snapshot.parentConfig),
+    interrupts: tasks.flatMap((task) => task.interrupts),
+  };
+}
+
+function toThreadTask(task: StateSnapshot["tasks"][number]): ThreadTask {
+  const state = task.state;
+  const nested = state !== undefined && "values" in state && "next" in state;
+  return {
+    id: task.id,
+    name: task.name,
+    path: task.path,
+    error: task.error === undefined || task.error === null ? null : toMessage(task.error),
+    interrupts: task.interrupts,
+    checkpoint: nested
+      ? toStateCheckpoint((state as StateSnapshot).config)
+      : toStateCheckpoint(state),
+    state: nested ? toThreadState(state as StateSnapshot) : null,
+    result: (task as { result?: unknown }).result ?? null,
+  };
+}
+
+/** What went wrong in a task; LangGraph keeps an error as it was thrown, or as `{name, message}`. */
+function toMessage(error: unknown): string {
+  if (typeof error === "object" && error !== null && "message" in error)
+    return String(error.message);
+  return typeof error === "string" ? error : JSON.stringify(error);
+}
+
+function toPublicMetadata(metadata: StateSnapshot["metadata"]): unknown {
+  if (!metadata) return null;
+  const { checkpoint_ns: namespace, ...rest } = metadata as Record<string, unknown>;
+  return namespace === undefined || namespace === "" ? rest : metadata;
+}
+
+/** The state of a thread that has no checkpoint yet. */
+export function emptyThreadState(): ThreadState {
+  return {
+    values: {},
+    next: [],
+    tasks: [],
+    metadata: null,
+    created_at: null,
+    checkpoint: null,
+    parent_checkpoint: null,
+    interrupts: [],
+  };
+}
+
+/** Only the fields a client asked for; `values.<key>` asks for single keys of the values. */
+export function selectFields(state: ThreadState, select: StateSelect): Partial<ThreadState> {
+  if (!select || select.length === 0) return state;
+  const chosen: Record<string, unknown> = {};
+  const keys = select.filter((field) => field.startsWith("values.")).map((field) => field.slice(7));
+  for (const field of select) {
+    if (!field.startsWith("values.")) chosen[field] = state[field as keyof ThreadState];
+  }
+  if (keys.length > 0 && !select.includes("values")) {
+    const values = (state.values ?? {}) as Record<string, unknown>;
+    chosen["values"] = Object.fromEntries(
+      keys.filter((key) => key in values).map((key) => [key, values[key]]),
+    );
+  }
+  return chosen as Partial<ThreadState>;
+}
+
+/** The pending interrupts of a state by task, as a thread keeps them. */
+export function pendingInterrupts(snapshot: StateSnapshot): Record<string, unknown[]> {
+  return Object.fromEntries(
+    snapshot.tasks
+      .filter((task) => task.interrupts.length > 0)
+      .map((task) => [task.id, task.interrupts]),
+  );
+}

@@ -1,0 +1,131 @@
+import { randomUUID } from "node:crypto";
+import { Hono, type Context } from "hono";
+import type { Authenticator } from "../auth/authenticate.ts";
+import type { Principal } from "../auth/principal.ts";
+import type { CorsConfig } from "../config/schema.ts";
+import type { RunEngine } from "../engine/runs.ts";
+import type { ThreadStates } from "../engine/threads.ts";
+import { ServerError } from "../errors.ts";
+import type { GraphRegistry } from "../graphs/registry.ts";
+import type { Logger } from "../observability/log.ts";
+import type { BaseStore } from "@langchain/langgraph-checkpoint";
+import type { AssistantRepository } from "../storage/assistants.ts";
+import type { RunRepository } from "../storage/runs.ts";
+import type { ThreadRepository } from "../storage/threads.ts";
+import { readBody, validate } from "./body.ts";
+import { crossOrigin } from "./middleware/cors.ts";
+import { toOpenApi } from "./openapi.ts";
+import { toProblemResponse } from "./problem.ts";
+import type { Route, RouteAnswer } from "./route.ts";
+import { assistantRoutes } from "./routes/assistants.ts";
+import { metaRoutes } from "./routes/meta.ts";
+import { runRoutes } from "./routes/runs.ts";
+import { storeRoutes } from "./routes/store.ts";
+import { threadRoutes } from "./routes/threads.ts";
+
+export interface AppDeps {
+  assistants: AssistantRepository;
+  threads: ThreadRepository;
+  runs: RunRepository;
+  engine: RunEngine;
+  states: ThreadStates;
+  store: BaseStore;
+  graphs: () => GraphRegistry;
+  /** `undefined` lets everybody in. */
+  auth: Authenticator | undefined;
+  cors: CorsConfig | undefined;
+  serialise: (value: unknown) => string;
+  trace: (runId: string) => { trace_id?: string; trace_url?: string };
+  info: () => object;
+  version: string;
+  log: Logger;
+  maxBodyBytes: number;
+}
+
+type Env = { Variables: { requestId: string } };
+
+const REQUEST_ID = /^[\w.:-]{1,128}$/;
+
+/** The HTTP API. Holds nothing of its own; whoever opened the parts in `deps` closes them. */
+export function createApp(deps: AppDeps): Hono<Env> {
+  const routes: Route[] = [
+    ...assistantRoutes({ assistants: deps.assistants, runs: deps.engine, graphs: deps.graphs }),
+    ...threadRoutes({ threads: deps.threads, states: deps.states }),
+    ...runRoutes(deps),
+    ...storeRoutes({ store: deps.store }),
+    ...metaRoutes({ info: deps.info, openapi: () => document }),
+  ];
+  const document = toOpenApi(routes, { version: deps.version });
+  const app = new Hono<Env>();
+  app.use(async (c, next) => {
+    const asked = c.req.header("x-request-id");
+    c.set("requestId", asked && REQUEST_ID.test(asked) ? asked : randomUUID());
+    await next();
+    c.res.headers.set("X-Request-ID", c.get("requestId"));
+  });
+  app.use(crossOrigin(deps.cors));
+  for (const route of routes) {
+    app.on(route.method.toUpperCase(), route.path, (c) => answer(c, route, deps));
+  }
+  app.notFound((c) => toProblemResponse(unknownRoute(c, routes), c, deps.log));
+  app.onError((error, c) => toProblemResponse(error, c as Context, deps.log));
+  return app;
+}
+
+async function answer(c: Context<Env>, route: Route, deps: AppDeps): Promise<Response> {
+  const principal = await authenticate(c, route, deps.auth);
+  const request = {
+    params: route.params && validate(route.params, c.req.param(), "path"),
+    query: route.query && validate(route.query, toQuery(c), "query"),
+    body: route.body && (await readBody(c, route.body, deps.maxBodyBytes)),
+    principal,
+    headers: c.req.raw.headers,
+    requestId: c.get("requestId"),
+  };
+  const result: RouteAnswer = await route.handle(request as never);
+  if (result instanceof Response) return result;
+  return new Response(deps.serialise(result.json), {
+    status: result.status ?? 200,
+    headers: { "Content-Type": "application/json", ...result.headers },
+  });
+}
+
+async function authenticate(
+  c: Context<Env>,
+  route: Route,
+  auth: Authenticator | undefined,
+): Promise<Principal | undefined> {
+  if (!auth || route.permission === "public") return undefined;
+  return auth.authenticate(c.req.raw);
+}
+
+/** The query as names to one value or several. */
+function toQuery(c: Context): Record<string, string | string[]> {
+  return Object.fromEntries(
+    Object.entries(c.req.queries()).map(([name, values]) => [
+      name,
+      values.length === 1 ? values[0]! : values,
+    ]),
+  );
+}
+
+function unknownRoute(c: Context, routes: readonly Route[]): ServerError {
+  const allowed = routes
+    .filter((route) => toPattern(route.path).test(c.req.path))
+    .map((route) => route.method.toUpperCase());
+  if (allowed.length === 0) {
+    return new ServerError("not_found", `There is no ${c.req.method} ${c.req.path.slice(0, 200)}`);
+  }
+  const methods = [...new Set(allowed)].join(", ");
+  return new ServerError(
+    "method_not_allowed",
+    `${c.req.method} is not allowed here; use ${methods}.`,
+    {
+      headers: { Allow: methods },
+    },
+  );
+}
+
+function toPattern(path: string): RegExp {
+  return new RegExp(`^${path.replaceAll(/:[a-z_]+/g, "[^/]+")}$`);
+}

@@ -1,0 +1,54 @@
+import type { Context } from "hono";
+import { HTTPException } from "hono/http-exception";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { ERRORS, ServerError, type ErrorCode } from "../errors.ts";
+import type { Logger } from "../observability/log.ts";
+
+/** What a client gets for a refusal or a failure. */
+export interface Problem {
+  /** Written for a person. */
+  detail: string;
+  code: ErrorCode;
+  request_id: string;
+  /** The fields at fault, for a validation error. */
+  errors?: unknown;
+}
+
+/**
+ * The answer to whatever a handler threw. A refusal is told as it stands; anything else is a bug: it is
+ * logged with its stack, and the client learns the request id to quote.
+ */
+export function toProblemResponse(error: unknown, c: Context, log: Logger): Response {
+  const requestId = (c.get("requestId") as string | undefined) ?? "unknown";
+  const refusal = toRefusal(error);
+  if (refusal.code === "internal") {
+    log.error({ err: error, request_id: requestId, path: c.req.path }, "request failed");
+  }
+  const problem: Problem = {
+    detail: refusal.message,
+    code: refusal.code,
+    request_id: requestId,
+    ...(refusal.details !== undefined && { errors: refusal.details }),
+  };
+  return c.json(problem, refusal.status as ContentfulStatusCode, {
+    ...(ERRORS[refusal.code].retryable && refusal.status === 503 && { "Retry-After": "1" }),
+    ...refusal.headers,
+  });
+}
+
+function toRefusal(error: unknown): ServerError {
+  if (error instanceof ServerError) return error;
+  if (error instanceof HTTPException) {
+    const code = Object.entries(ERRORS).find(([, entry]) => entry.status === error.status)?.[0];
+    return new ServerError((code ?? "invalid_request") as ErrorCode, error.message, {
+      status: error.status,
+    });
+  }
+  return new ServerError(
+    "internal",
+    "Internal server error. The log has more under this request id.",
+    {
+      cause: error,
+    },
+  );
+}

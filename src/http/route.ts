@@ -1,0 +1,64 @@
+import type { z } from "zod";
+import type { Principal } from "../auth/principal.ts";
+
+/** One request, parsed and validated, as a handler sees it. */
+export interface RouteRequest<Params, Query, Body> {
+  params: Params;
+  query: Query;
+  body: Body;
+  /** Who asks; `undefined` where the server has no authentication. */
+  principal: Principal | undefined;
+  headers: Headers;
+  requestId: string;
+}
+
+/** What a handler answers: a whole response, or a value that goes out as JSON. */
+export type RouteAnswer =
+  | Response
+  | { status?: number; headers?: Record<string, string>; json: unknown };
+
+/** What a route is about, for authorization: the SDK's `resource:action`. */
+export type Permission =
+  | `assistants:${"create" | "read" | "update" | "delete" | "search"}`
+  | `threads:${"create" | "read" | "update" | "delete" | "search" | "create_run"}`
+  | `store:${"put" | "get" | "search" | "delete" | "list_namespaces"}`
+  | "public";
+
+/**
+ * A route as data. The router, the validation and `/openapi.json` are made from the same description, so
+ * none of them can say something else than the others.
+ */
+export interface Route {
+  method: "get" | "post" | "put" | "patch" | "delete";
+  /** In Hono's form: `/threads/:thread_id`. */
+  path: string;
+  summary: string;
+  tag: "Assistants" | "Threads" | "Runs" | "Store" | "Meta";
+  permission: Permission;
+  params?: z.ZodType;
+  query?: z.ZodType;
+  body?: z.ZodType;
+  /** What a successful answer looks like, for the document. */
+  answer: { status: number; description: string; schema?: z.ZodType; stream?: boolean };
+  handle: (request: RouteRequest<never, never, never>) => Promise<RouteAnswer>;
+}
+
+type Output<T> = T extends z.ZodType ? z.output<T> : undefined;
+
+/** Describes a route, with its handler typed by its schemas. */
+export function route<
+  Params extends z.ZodType | undefined = undefined,
+  Query extends z.ZodType | undefined = undefined,
+  Body extends z.ZodType | undefined = undefined,
+>(
+  description: Omit<Route, "params" | "query" | "body" | "handle"> & {
+    params?: Params;
+    query?: Query;
+    body?: Body;
+    handle: (
+      request: RouteRequest<Output<Params>, Output<Query>, Output<Body>>,
+    ) => Promise<RouteAnswer>;
+  },
+): Route {
+  return description as Route;
+}

@@ -1,0 +1,331 @@
+import { z } from "zod";
+import type { RunEngine } from "../../engine/runs.ts";
+import { ServerError } from "../../errors.ts";
+import {
+  Run,
+  RunCancelQuery,
+  RunCreate,
+  RunJoinQuery,
+  RunListQuery,
+  RunStreamQuery,
+  type RunEvent,
+  type StreamMode,
+} from "../../protocol/runs.ts";
+import type { RunRecord, RunRepository } from "../../storage/runs.ts";
+import type { ThreadRepository } from "../../storage/threads.ts";
+import { toPatientJson } from "../keep-alive.ts";
+import { pick } from "../pagination.ts";
+import { route, type Route, type RouteAnswer, type RouteRequest } from "../route.ts";
+import { toEventStream } from "../sse.ts";
+
+const ThreadParams = z.object({ thread_id: z.uuid() });
+const RunParams = ThreadParams.extend({ run_id: z.uuid() });
+const StatelessParams = z.object({ run_id: z.uuid() });
+
+export interface RunRouteDeps {
+  engine: RunEngine;
+  runs: RunRepository;
+  threads: ThreadRepository;
+  serialise: (value: unknown) => string;
+  /** What the API adds to a run: its trace, while tracing is on. */
+  trace: (runId: string) => { trace_id?: string; trace_url?: string };
+}
+
+/** `/runs` and `/threads/:thread_id/runs`. */
+export function runRoutes(deps: RunRouteDeps): Route[] {
+  const handlers = createHandlers(deps);
+  return [
+    ...creationRoutes(handlers),
+    ...resourceRoutes(deps, handlers),
+    ...followRoutes(handlers),
+  ];
+}
+
+type Handlers = ReturnType<typeof createHandlers>;
+type Creation = RouteRequest<{ thread_id?: string } | undefined, undefined, RunCreate>;
+
+function createHandlers(deps: RunRouteDeps) {
+  const { engine, runs, threads } = deps;
+
+  const create = (request: Creation): Promise<RunRecord> =>
+    engine.create(request.params?.thread_id, request.body, {
+      principal: request.principal,
+      headers: request.headers,
+      trigger: "api",
+    });
+
+  const get = async (params: { thread_id?: string; run_id: string }): Promise<RunRecord> => {
+    const run = await runs.get(params.run_id);
+    const foreign = params.thread_id !== undefined && run?.thread_id !== params.thread_id;
+    if (!run || foreign) {
+      throw new ServerError("not_found", `Run with ID ${params.run_id} not found`);
+    }
+    return run;
+  };
+
+  const cancel = (run: RunRecord): void => {
+    void engine.cancel(run, "interrupt", { wait: false }).catch(() => {});
+  };
+
+  /** Follows a run as server-sent events; `gone` decides whether a lost client stops the run. */
+  const follow = (
+    run: RunRecord,
+    options: { after: number; modes?: StreamMode[] | undefined; cancelWhenGone: boolean },
+  ): Response => {
+    const gone = new AbortController();
+    const batches = onlyModes(engine.events(run, options.after, gone.signal), options.modes);
+    return toEventStream(batches, {
+      headers: locations(run),
+      onGone() {
+        gone.abort();
+        if (options.cancelWhenGone) cancel(run);
+      },
+    });
+  };
+
+  const answer = (run: RunRecord, cancelWhenGone: boolean): Response => {
+    const gone = new AbortController();
+    return toPatientJson(engine.wait(run, gone.signal), {
+      headers: locations(run),
+      serialise: deps.serialise,
+      onGone() {
+        gone.abort(new Error("The client is gone."));
+        if (cancelWhenGone) cancel(run);
+      },
+    });
+  };
+
+  return {
+    create,
+    get,
+    follow,
+    answer,
+    show: (run: RunRecord): Run => toRun(run, deps.trace(run.run_id)),
+    assertThread: async (threadId: string): Promise<void> => {
+      if (await threads.get(threadId)) return;
+      throw new ServerError("not_found", `Thread with ID ${threadId} not found`);
+    },
+  };
+}
+
+/** Background, stream and wait, each with and without a thread. */
+function creationRoutes(handlers: Handlers): Route[] {
+  const { create, follow, answer, show } = handlers;
+  const variants = [
+    { prefix: "/threads/:thread_id", params: ThreadParams, where: "on a thread" },
+    { prefix: "", params: undefined, where: "without a thread" },
+  ] as const;
+  return variants.flatMap(({ prefix, params, where }) => {
+    const common = {
+      method: "post",
+      tag: "Runs",
+      permission: "threads:create_run",
+      ...(params && { params }),
+      body: RunCreate,
+    } as const;
+    return [
+      route({
+        ...common,
+        path: `${prefix}/runs`,
+        summary: `Start a run ${where}, in the background`,
+        answer: { status: 200, description: "The run", schema: Run },
+        async handle(request) {
+          const run = await create(request as Creation);
+          // The run as it was accepted; a worker may have begun with it by now.
+          return { json: { ...show(run), status: "pending" }, headers: locations(run) };
+        },
+      }),
+      route({
+        ...common,
+        path: `${prefix}/runs/stream`,
+        summary: `Start a run ${where} and stream it`,
+        answer: { status: 200, description: "The run's events", stream: true },
+        async handle(request) {
+          const run = await create(request as Creation);
+          return follow(run, {
+            after: -1,
+            cancelWhenGone: request.body.on_disconnect === "cancel",
+          });
+        },
+      }),
+      route({
+        ...common,
+        path: `${prefix}/runs/wait`,
+        summary: `Start a run ${where} and wait for its final values`,
+        answer: { status: 200, description: "The final values, or `__error__`" },
+        async handle(request) {
+          const run = await create(request as Creation);
+          return answer(run, request.body.on_disconnect === "cancel");
+        },
+      }),
+    ];
+  });
+}
+
+function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
+  const { get, show, assertThread } = handlers;
+  return [
+    route({
+      method: "get",
+      path: "/threads/:thread_id/runs",
+      summary: "List a thread's runs, newest first",
+      tag: "Runs",
+      permission: "threads:read",
+      params: ThreadParams,
+      query: RunListQuery,
+      answer: { status: 200, description: "The runs", schema: z.array(Run) },
+      async handle({ params, query }) {
+        const [runs] = await Promise.all([
+          deps.runs.list(params.thread_id, query),
+          assertThread(params.thread_id),
+        ]);
+        return { json: pick(runs.map(show), query.select) };
+      },
+    }),
+    route({
+      method: "get",
+      path: "/threads/:thread_id/runs/:run_id",
+      summary: "Get a run",
+      tag: "Runs",
+      permission: "threads:read",
+      params: RunParams,
+      answer: { status: 200, description: "The run", schema: Run },
+      handle: async ({ params }) => ({ json: show(await get(params)) }),
+    }),
+    route({
+      method: "delete",
+      path: "/threads/:thread_id/runs/:run_id",
+      summary: "Stop a run if it is active, and delete it",
+      tag: "Runs",
+      permission: "threads:delete",
+      params: RunParams,
+      answer: { status: 204, description: "Deleted" },
+      async handle({ params }) {
+        await deps.engine.delete(await get(params));
+        return new Response(null, { status: 204 });
+      },
+    }),
+    route({
+      method: "post",
+      path: "/threads/:thread_id/runs/:run_id/cancel",
+      summary: "Stop a run",
+      tag: "Runs",
+      permission: "threads:update",
+      params: RunParams,
+      query: RunCancelQuery,
+      answer: { status: 202, description: "Asked to stop; with wait=1: 204, it has stopped" },
+      async handle({ params, query }) {
+        await deps.engine.cancel(await get(params), query.action, {
+          wait: query.wait,
+          reason: "user",
+        });
+        return new Response(null, { status: query.wait ? 204 : 202 });
+      },
+    }),
+  ];
+}
+
+/** Join and join stream. */
+function followRoutes(handlers: Handlers): Route[] {
+  const { get, follow, answer } = handlers;
+  const stream = async (
+    params: { thread_id?: string; run_id: string },
+    query: z.output<typeof RunStreamQuery>,
+    headers: Headers,
+  ): Promise<RouteAnswer> =>
+    follow(await get(params), {
+      after: toCursor(headers.get("last-event-id")),
+      modes: query.stream_mode,
+      cancelWhenGone: query.cancel_on_disconnect,
+    });
+  return [
+    route({
+      method: "get",
+      path: "/threads/:thread_id/runs/:run_id/join",
+      summary: "Wait for a run and get its final values",
+      tag: "Runs",
+      permission: "threads:read",
+      params: RunParams,
+      query: RunJoinQuery,
+      answer: { status: 200, description: "The final values, or `__error__`" },
+      handle: async ({ params, query }) => answer(await get(params), query.cancel_on_disconnect),
+    }),
+    route({
+      method: "get",
+      path: "/threads/:thread_id/runs/:run_id/stream",
+      summary: "Follow a run; Last-Event-ID continues after an event",
+      tag: "Runs",
+      permission: "threads:read",
+      params: RunParams,
+      query: RunStreamQuery,
+      answer: { status: 200, description: "The run's events", stream: true },
+      handle: ({ params, query, headers }) => stream(params, query, headers),
+    }),
+    route({
+      method: "get",
+      path: "/runs/:run_id/stream",
+      summary: "Follow a run without a thread; Last-Event-ID continues after an event",
+      tag: "Runs",
+      permission: "threads:read",
+      params: StatelessParams,
+      query: RunStreamQuery,
+      answer: { status: 200, description: "The run's events", stream: true },
+      handle: ({ params, query, headers }) => stream(params, query, headers),
+    }),
+  ];
+}
+
+/** A run as the API shows it. */
+function toRun(run: RunRecord, trace: { trace_id?: string; trace_url?: string }): Run {
+  return {
+    run_id: run.run_id,
+    thread_id: run.thread_id,
+    assistant_id: run.assistant_id,
+    created_at: run.created_at,
+    updated_at: run.updated_at,
+    status: run.status,
+    metadata: run.metadata,
+    kwargs: { ...run.kwargs },
+    multitask_strategy: run.multitask_strategy,
+    cancel_reason: run.cancel_reason,
+    ...trace,
+  };
+}
+
+/** Where the run is, and where a client that lost its stream finds it again. */
+function locations(run: RunRecord): Record<string, string> {
+  const path = run.temporary
+    ? `/runs/${run.run_id}`
+    : `/threads/${run.thread_id}/runs/${run.run_id}`;
+  return { "Content-Location": path, Location: `${path}/stream` };
+}
+
+/** The event a client has seen last; -1 where it wants all. */
+function toCursor(lastEventId: string | null): number {
+  if (lastEventId === null || lastEventId === "" || lastEventId === "-1") return -1;
+  const cursor = Number(lastEventId);
+  if (Number.isSafeInteger(cursor) && cursor >= 0) return cursor;
+  throw new ServerError(
+    "invalid_request",
+    `Last-Event-ID: "${lastEventId.slice(0, 64)}" is not the id of an event of a run; use -1 for all.`,
+  );
+}
+
+/** Only the events of these modes, and those that tell about the run itself. */
+async function* onlyModes(
+  batches: AsyncGenerator<RunEvent[], void, void>,
+  modes: StreamMode[] | undefined,
+): AsyncGenerator<RunEvent[], void, void> {
+  if (!modes || modes.length === 0) return yield* batches;
+  const names = new Set<string>(
+    modes.map((mode) => (mode === "messages-tuple" ? "messages" : mode)),
+  );
+  for await (const batch of batches) {
+    const wanted = batch.filter(({ event }) => {
+      const name = event.split("|", 1)[0]!;
+      if (name === "metadata" || name === "error" || name === "feedback") return true;
+      return names.has(name) || (modes.includes("messages") && name.startsWith("messages/"));
+    });
+    if (wanted.length > 0) yield wanted;
+  }
+}

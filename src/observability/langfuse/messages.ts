@@ -1,0 +1,192 @@
+import type { Simplify } from "../serialise.ts";
+
+/** A chat message as a person reads it, and as Langfuse draws it. */
+export interface ChatMessage {
+  role: string;
+  content: unknown;
+  name?: string;
+  tool_calls?: unknown[];
+  tool_call_id?: string;
+  status?: string;
+}
+
+const ROLES: Readonly<Record<string, string>> = {
+  human: "user",
+  ai: "assistant",
+  AIMessageChunk: "assistant",
+  HumanMessageChunk: "user",
+  SystemMessageChunk: "system",
+  ToolMessageChunk: "tool",
+};
+
+interface MessageLike {
+  content: unknown;
+  name?: unknown;
+  tool_calls?: unknown;
+  tool_call_id?: unknown;
+  status?: unknown;
+  role?: unknown;
+  additional_kwargs?: { tool_calls?: unknown; function_call?: unknown } | undefined;
+  getType?: () => string;
+  _getType?: () => string;
+}
+
+/** True for a LangChain message of any copy of `@langchain/core`. */
+export function isMessage(value: unknown): value is MessageLike {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    typeof (value as MessageLike)._getType === "function" &&
+    "content" in value
+  );
+}
+
+/** The readable form of a LangChain message: role, content, tool calls; no ids, no serialised constructor. */
+export function toChatMessage(message: MessageLike): ChatMessage {
+  const type = message.getType?.() ?? message._getType?.() ?? "unknown";
+  const role = type === "generic" || type === "chat" ? String(message.role ?? "user") : (ROLES[type] ?? type);
+  const calls = toolCalls(message);
+  return {
+    role,
+    ...(typeof message.name === "string" && message.name !== "" ? { name: message.name } : {}),
+    content: message.content,
+    ...(calls.length > 0 ? { tool_calls: calls } : {}),
+    ...(typeof message.tool_call_id === "string" ? { tool_call_id: message.tool_call_id } : {}),
+    ...(message.status === "error" ? { status: "error" } : {}),
+  };
+}
+
+function toolCalls(message: MessageLike): unknown[] {
+  const own = message.tool_calls;
+  if (Array.isArray(own) && own.length > 0) return own;
+  const raw = message.additional_kwargs?.tool_calls;
+  if (Array.isArray(raw)) return raw;
+  const single = message.additional_kwargs?.function_call;
+  return single === undefined ? [] : [single];
+}
+
+/** The text of a message's content, where it is nothing but text; else the content as it is. */
+export function readableContent(content: unknown): unknown {
+  if (!Array.isArray(content)) return content;
+  const texts: string[] = [];
+  for (const part of content as unknown[]) {
+    if (typeof part === "string") texts.push(part);
+    else if (isRecord(part) && part["type"] === "text" && typeof part["text"] === "string") texts.push(part["text"]);
+    else return content;
+  }
+  return texts.join("");
+}
+
+/**
+ * The role and content of whatever LangGraph accepts as a message: an instance, `{role, content}`,
+ * `{type, content}`, `[role, content]`, a serialised constructor, or a plain string (a user message).
+ */
+export function parseMessage(value: unknown): ChatMessage | undefined {
+  if (typeof value === "string") return { role: "user", content: value };
+  if (isMessage(value)) return toChatMessage(value);
+  if (Array.isArray(value)) {
+    const [role, content] = value as unknown[];
+    return typeof role === "string" && value.length === 2 ? { role: ROLES[role] ?? role, content } : undefined;
+  }
+  if (!isRecord(value)) return undefined;
+  const kwargs = value["lc"] === 1 && isRecord(value["kwargs"]) ? value["kwargs"] : value;
+  const type = value["lc"] === 1 && Array.isArray(value["id"]) ? messageType(String(value["id"].at(-1))) : undefined;
+  const role = type ?? kwargs["role"] ?? kwargs["type"];
+  if (typeof role !== "string" || !("content" in kwargs)) return undefined;
+  const calls = kwargs["tool_calls"];
+  return {
+    role: ROLES[role] ?? role,
+    content: kwargs["content"],
+    ...(Array.isArray(calls) && calls.length > 0 ? { tool_calls: calls as unknown[] } : {}),
+  };
+}
+
+function messageType(className: string): string {
+  return className.replace(/Message(Chunk)?$/, "").toLowerCase();
+}
+
+/** What the user said last, in a state or input that has `messages`; `undefined` where there is none. */
+export function lastUserMessage(state: unknown): unknown {
+  const message = lastMessage(state, (candidate) => candidate.role === "user");
+  return message === undefined ? undefined : readableContent(message.content);
+}
+
+/** The answer in a final state that has `messages`: the last message that is not the user's. */
+export function lastAnswer(state: unknown): unknown {
+  const message = lastMessage(state, (candidate) => candidate.role !== "user" && candidate.role !== "system");
+  if (message === undefined) return undefined;
+  const content = readableContent(message.content);
+  const empty = content === "" || (Array.isArray(content) && content.length === 0);
+  return empty && message.tool_calls !== undefined ? { tool_calls: message.tool_calls } : content;
+}
+
+function lastMessage(state: unknown, wanted: (message: ChatMessage) => boolean): ChatMessage | undefined {
+  if (!isRecord(state)) return undefined;
+  const { messages } = state;
+  const list = Array.isArray(messages) && !isPair(messages) ? (messages as unknown[]) : [messages];
+  for (let index = list.length - 1; index >= 0; index -= 1) {
+    const message = parseMessage(list[index]);
+    if (message !== undefined && wanted(message)) return message;
+  }
+  return undefined;
+}
+
+function isPair(value: readonly unknown[]): boolean {
+  return value.length === 2 && typeof value[0] === "string" && value[0] in { user: 1, human: 1, ai: 1, assistant: 1, system: 1 };
+}
+
+/** LangChain's and LangGraph's own objects in readable form, for the serialiser. */
+export const simplifyLangChain: Simplify = (value) => {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype === Array.prototype) return undefined;
+  if (prototype === Object.prototype || prototype === null) return simplifyRecord(value as Record<string, unknown>);
+  if (isMessage(value)) return { plain: toChatMessage(value), stable: true };
+  return simplifyInstance(value as Record<string, unknown>);
+};
+
+function simplifyRecord(value: Record<string, unknown>): ReturnType<Simplify> {
+  if (value["lc"] !== 1 || !("id" in value)) return undefined;
+  const message = parseMessage(value);
+  if (message !== undefined) return { plain: message, stable: false };
+  const name = Array.isArray(value["id"]) ? String(value["id"].at(-1)) : "object";
+  if (value["type"] === "constructor") return { plain: { [name]: value["kwargs"] }, stable: false };
+  return { plain: `<${name}>`, stable: false };
+}
+
+function simplifyInstance(value: Record<string, unknown>): ReturnType<Simplify> {
+  const kind = value["lg_name"];
+  if (kind === "Command") return { plain: commandForm(value), stable: false };
+  if (kind === "Send") return { plain: { send_to: value["node"], args: value["args"] }, stable: false };
+  if (typeof value["pageContent"] === "string" && "metadata" in value) {
+    const { id, pageContent, metadata } = value;
+    return { plain: { ...(id === undefined ? {} : { id }), pageContent, metadata }, stable: false };
+  }
+  if (typeof value["toChatMessages"] === "function") {
+    return { plain: (value["toChatMessages"] as () => unknown).call(value), stable: false };
+  }
+  // Models, tools, prompts and graphs: their name says more than their insides, which may hold keys.
+  if (value["lc_runnable"] === true || value["lc_serializable"] !== undefined) {
+    const name = typeof value["name"] === "string" ? value["name"] : className(value);
+    return { plain: `<${name}>`, stable: false };
+  }
+  return undefined;
+}
+
+/** A LangGraph `Command` as what it asks for. */
+export function commandForm(command: Record<string, unknown>): Record<string, unknown> {
+  const form: Record<string, unknown> = {};
+  for (const key of ["update", "goto", "resume", "graph"]) {
+    const value = command[key];
+    if (value === undefined || (Array.isArray(value) && value.length === 0)) continue;
+    form[key] = key === "goto" && Array.isArray(value) && value.length === 1 ? (value as unknown[])[0] : value;
+  }
+  return form;
+}
+
+function className(value: object): string {
+  return value.constructor?.name ?? "object";
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,28 @@
+import type * as OtelApi from "@opentelemetry/api";
+import type * as OtelTrace from "@opentelemetry/sdk-trace-base";
+import type * as LangfuseTracing from "@langfuse/tracing";
+
+/** The optional packages Langfuse tracing is built on. */
+export interface LangfusePackages {
+  otel: Pick<typeof OtelApi, "trace" | "ROOT_CONTEXT" | "TraceFlags" | "SpanStatusCode">;
+  sdk: Pick<typeof OtelTrace, "BasicTracerProvider" | "AlwaysOnSampler">;
+  langfuse: Pick<typeof LangfuseTracing, "createObservationAttributes" | "LangfuseOtelSpanAttributes">;
+}
+
+/** What has to be typed when they are missing. */
+export const INSTALL_COMMAND =
+  "npm install @langfuse/tracing@^5.11.1 @opentelemetry/api@~1.9.0 @opentelemetry/sdk-trace-base@^2.12.0";
+
+/** The packages, or why they cannot be used. Imports them only when called. Never rejects. */
+export async function loadPackages(): Promise<LangfusePackages | { missing: string }> {
+  try {
+    const [otel, sdk, langfuse] = await Promise.all([
+      import("@opentelemetry/api"),
+      import("@opentelemetry/sdk-trace-base"),
+      import("@langfuse/tracing"),
+    ]);
+    return { otel, sdk, langfuse };
+  } catch (error) {
+    return { missing: error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error) };
+  }
+}

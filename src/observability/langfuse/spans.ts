@@ -1,0 +1,105 @@
+import type { Span, SpanContext, Tracer } from "@opentelemetry/api";
+import type { IdGenerator, ReadableSpan, SpanProcessor } from "@opentelemetry/sdk-trace-base";
+import { randomBytes } from "node:crypto";
+import type { EncodedSpan } from "../delivery/span-sink.ts";
+import { encodeSpan, type OtlpValue } from "../otlp-protobuf.ts";
+import type { LangfusePackages } from "./packages.ts";
+
+/** Langfuse copies all attributes of any other scope into the metadata. */
+export const SCOPE = { name: "langfuse-sdk", version: "5.11.1" } as const;
+
+/** More than any observation of ours carries; the SDK's 128 would drop the last ones, the output included. */
+const ATTRIBUTE_COUNT_LIMIT = 4_096;
+
+/** How to begin a span. Without a parent it is a root with exactly the trace id given. */
+export interface SpanStart {
+  name: string;
+  traceId: string;
+  /** Random where left out. */
+  spanId?: string;
+  parent: SpanContext | undefined;
+  startTime: HrTime;
+}
+
+/** Seconds and nanoseconds since 1970. */
+export type HrTime = [seconds: number, nanoseconds: number];
+
+/** Makes spans, and hands each one to `onSpan` encoded when it ends. */
+export interface SpanFactory {
+  start(options: SpanStart): Span;
+}
+
+/**
+ * Spans from a tracer provider of our own: not the global one, no environment variables, no ambient context. The
+ * ids of a span are set through the id generator right before the (synchronous) start, which gives a root
+ * with a chosen trace id and no phantom parent.
+ */
+export function createSpanFactory(packages: LangfusePackages, onSpan: (span: EncodedSpan) => void): SpanFactory {
+  const { otel, sdk } = packages;
+  const ids = new ChosenIds();
+  const provider = new sdk.BasicTracerProvider({
+    sampler: new sdk.AlwaysOnSampler(),
+    idGenerator: ids,
+    spanLimits: { attributeCountLimit: ATTRIBUTE_COUNT_LIMIT, attributeValueLengthLimit: Number.POSITIVE_INFINITY },
+    spanProcessors: [new EncodingProcessor(onSpan)],
+  });
+  const tracer: Tracer = provider.getTracer(SCOPE.name, SCOPE.version);
+  return {
+    start({ name, traceId, spanId, parent, startTime }) {
+      ids.next = { traceId, spanId };
+      try {
+        const context = parent === undefined ? otel.ROOT_CONTEXT : otel.trace.setSpanContext(otel.ROOT_CONTEXT, parent);
+        return tracer.startSpan(name, { startTime }, context);
+      } finally {
+        ids.next = undefined;
+      }
+    },
+  };
+}
+
+class ChosenIds implements IdGenerator {
+  next: { traceId: string; spanId: string | undefined } | undefined;
+
+  readonly generateTraceId = (): string => this.next?.traceId ?? randomBytes(16).toString("hex");
+
+  readonly generateSpanId = (): string => {
+    const chosen = this.next?.spanId;
+    if (chosen !== undefined) return chosen;
+    for (;;) {
+      const id = randomBytes(8).toString("hex");
+      if (!/^0+$/.test(id)) return id;
+    }
+  };
+}
+
+/** Encodes each span as it ends: from then on it is bytes that nothing changes. */
+class EncodingProcessor implements SpanProcessor {
+  readonly #onSpan: (span: EncodedSpan) => void;
+
+  constructor(onSpan: (span: EncodedSpan) => void) {
+    this.#onSpan = onSpan;
+  }
+
+  onStart(): void {}
+
+  onEnd(span: ReadableSpan): void {
+    const { traceId, spanId } = span.spanContext();
+    const parentSpanId = span.parentSpanContext?.spanId;
+    const bytes = encodeSpan({
+      traceId,
+      spanId,
+      parentSpanId,
+      name: span.name,
+      kind: 1,
+      start: span.startTime,
+      end: span.endTime,
+      attributes: span.attributes as Record<string, OtlpValue>,
+      statusCode: span.status.code,
+    });
+    this.#onSpan({ traceId, root: parentSpanId === undefined, bytes });
+  }
+
+  async forceFlush(): Promise<void> {}
+
+  async shutdown(): Promise<void> {}
+}

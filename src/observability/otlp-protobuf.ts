@@ -1,0 +1,222 @@
+/**
+ * OTLP trace requests in protobuf, one span at a time. A span is encoded once, when it ends, and those bytes are
+ * what is queued, stored and sent, however often: a resent span is byte for byte the same. A batch is a header
+ * around its spans' bytes.
+ *
+ * Field numbers: opentelemetry-proto, `trace/v1/trace.proto` and `common/v1/common.proto`.
+ */
+
+export type OtlpValue = string | number | boolean | readonly (string | number | boolean)[];
+
+/** A finished span. Times are `[seconds, nanoseconds]` since 1970. */
+export interface OtlpSpan {
+  traceId: string;
+  spanId: string;
+  parentSpanId: string | undefined;
+  name: string;
+  kind: number;
+  start: readonly [seconds: number, nanoseconds: number];
+  end: readonly [seconds: number, nanoseconds: number];
+  attributes: Readonly<Record<string, OtlpValue | undefined>>;
+  /** 0 unset, 1 ok, 2 error. */
+  statusCode: number;
+}
+
+const VARINT = 0;
+const FIXED64 = 1;
+const BYTES = 2;
+
+/** The bytes of one span, framed as an entry of `ScopeSpans.spans`. */
+export function encodeSpan(span: OtlpSpan): Buffer {
+  const writer = new ProtobufWriter();
+  const body = writer.begin(2);
+  writer.bytes(1, Buffer.from(span.traceId, "hex"));
+  writer.bytes(2, Buffer.from(span.spanId, "hex"));
+  if (span.parentSpanId !== undefined) writer.bytes(4, Buffer.from(span.parentSpanId, "hex"));
+  writer.text(5, span.name);
+  writer.varint(6, span.kind);
+  writer.fixed64(7, span.start);
+  writer.fixed64(8, span.end);
+  for (const [key, value] of Object.entries(span.attributes)) {
+    if (value !== undefined) writeAttribute(writer, 9, key, value);
+  }
+  if (span.statusCode !== 0) {
+    const status = writer.begin(15);
+    writer.varint(3, span.statusCode);
+    writer.end(status);
+  }
+  writer.end(body);
+  return writer.finish();
+}
+
+/** The resource and the instrumentation scope all spans of a sender share. */
+export interface OtlpOrigin {
+  resource: Readonly<Record<string, OtlpValue>>;
+  scope: { name: string; version: string };
+}
+
+/** A whole `ExportTraceServiceRequest` around encoded spans. */
+export function encodeRequest(origin: OtlpOrigin, spans: readonly Uint8Array[]): Buffer {
+  const resource = new ProtobufWriter();
+  const resourceBody = resource.begin(1);
+  for (const [key, value] of Object.entries(origin.resource)) writeAttribute(resource, 1, key, value);
+  resource.end(resourceBody);
+  const resourceBytes = resource.finish();
+
+  const scope = new ProtobufWriter();
+  const scopeBody = scope.begin(1);
+  scope.text(1, origin.scope.name);
+  scope.text(2, origin.scope.version);
+  scope.end(scopeBody);
+  const scopeBytes = scope.finish();
+
+  const spanBytes = spans.reduce((total, span) => total + span.length, 0);
+  const scopeSpans = Buffer.concat([tag(2, BYTES), varint(scopeBytes.length + spanBytes), scopeBytes]);
+  const length = resourceBytes.length + scopeSpans.length + spanBytes;
+  return Buffer.concat([tag(1, BYTES), varint(length), resourceBytes, scopeSpans, ...spans]);
+}
+
+function writeAttribute(writer: ProtobufWriter, field: number, key: string, value: OtlpValue): void {
+  const attribute = writer.begin(field);
+  writer.text(1, key);
+  const any = writer.begin(2);
+  writeValue(writer, value);
+  writer.end(any);
+  writer.end(attribute);
+}
+
+function writeValue(writer: ProtobufWriter, value: OtlpValue): void {
+  if (typeof value === "string") writer.text(1, value);
+  else if (typeof value === "boolean") writer.varint(2, value ? 1 : 0);
+  else if (typeof value === "number") {
+    if (Number.isSafeInteger(value)) writer.varint(3, value);
+    else writer.double(4, value);
+  } else {
+    const list = writer.begin(5);
+    for (const entry of value) {
+      const any = writer.begin(1);
+      writeValue(writer, entry);
+      writer.end(any);
+    }
+    writer.end(list);
+  }
+}
+
+const LENGTH_BYTES = 5;
+
+/** Grows as it is written; a nested message's length is filled in when it ends, padded to a fixed width. */
+class ProtobufWriter {
+  #buffer = Buffer.allocUnsafe(1_024);
+  #at = 0;
+
+  begin(field: number): number {
+    this.#tag(field, BYTES);
+    this.#room(LENGTH_BYTES);
+    this.#at += LENGTH_BYTES;
+    return this.#at;
+  }
+
+  end(start: number): void {
+    this.#writeLength(start - LENGTH_BYTES, this.#at - start);
+  }
+
+  text(field: number, value: string): void {
+    this.#tag(field, BYTES);
+    // Three bytes per UTF-16 unit is the most UTF-8 needs.
+    const most = value.length * 3;
+    this.#room(LENGTH_BYTES + most);
+    const lengthAt = this.#at;
+    this.#at += LENGTH_BYTES;
+    const written = this.#buffer.write(value, this.#at, "utf8");
+    this.#at += written;
+    this.#writeLength(lengthAt, written);
+  }
+
+  bytes(field: number, value: Uint8Array): void {
+    this.#tag(field, BYTES);
+    this.#varint(value.length);
+    this.#room(value.length);
+    this.#buffer.set(value, this.#at);
+    this.#at += value.length;
+  }
+
+  varint(field: number, value: number): void {
+    this.#tag(field, VARINT);
+    this.#varint(value);
+  }
+
+  double(field: number, value: number): void {
+    this.#tag(field, FIXED64);
+    this.#room(8);
+    this.#at = this.#buffer.writeDoubleLE(value, this.#at);
+  }
+
+  fixed64(field: number, time: readonly [number, number]): void {
+    this.#tag(field, FIXED64);
+    this.#room(8);
+    const nanoseconds = BigInt(time[0]) * 1_000_000_000n + BigInt(Math.round(time[1]));
+    this.#at = this.#buffer.writeBigUInt64LE(nanoseconds, this.#at);
+  }
+
+  finish(): Buffer {
+    return Buffer.from(this.#buffer.subarray(0, this.#at));
+  }
+
+  #tag(field: number, type: number): void {
+    this.#varint(field * 8 + type);
+  }
+
+  #varint(value: number): void {
+    this.#room(10);
+    if (value < 0) {
+      this.#at = writeVarint(this.#buffer, this.#at, BigInt.asUintN(64, BigInt(value)));
+      return;
+    }
+    let left = value;
+    while (left > 0x7f) {
+      this.#buffer[this.#at] = (left % 0x80) + 0x80;
+      this.#at += 1;
+      left = Math.floor(left / 0x80);
+    }
+    this.#buffer[this.#at] = left;
+    this.#at += 1;
+  }
+
+  /** A varint may carry leading zero groups, so a length fits where room was kept before it was known. */
+  #writeLength(at: number, length: number): void {
+    let left = length;
+    for (let index = 0; index < LENGTH_BYTES - 1; index += 1) {
+      this.#buffer[at + index] = (left & 0x7f) | 0x80;
+      left >>>= 7;
+    }
+    this.#buffer[at + LENGTH_BYTES - 1] = left;
+  }
+
+  #room(bytes: number): void {
+    if (this.#at + bytes <= this.#buffer.length) return;
+    const grown = Buffer.allocUnsafe(Math.max(this.#buffer.length * 2, this.#at + bytes));
+    this.#buffer.copy(grown, 0, 0, this.#at);
+    this.#buffer = grown;
+  }
+}
+
+function writeVarint(buffer: Buffer, at: number, value: bigint): number {
+  let left = value;
+  let index = at;
+  while (left > 0x7fn) {
+    buffer[index] = Number(left & 0x7fn) | 0x80;
+    index += 1;
+    left >>= 7n;
+  }
+  buffer[index] = Number(left);
+  return index + 1;
+}
+
+function varint(value: number): Buffer {
+  const buffer = Buffer.alloc(10);
+  return buffer.subarray(0, writeVarint(buffer, 0, BigInt(value)));
+}
+
+function tag(field: number, type: number): Buffer {
+  return varint(field * 8 + type);
+}

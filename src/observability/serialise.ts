@@ -1,0 +1,287 @@
+import { createSecretKeyTest, REDACTED } from "./redact.ts";
+
+/** How much of one value may leave the process. All lengths are in UTF-16 characters. */
+export interface SerialiseLimits {
+  /** The whole JSON text of one value. */
+  fieldChars: number;
+  /** One string inside it. */
+  stringChars: number;
+  /** Nesting below the value itself. */
+  depth: number;
+  /** Entries of one array, map or object. */
+  entries: number;
+}
+
+export const DEFAULT_LIMITS: SerialiseLimits = {
+  fieldChars: 400_000,
+  stringChars: 100_000,
+  depth: 24,
+  entries: 5_000,
+};
+
+/** Turns any value at all into bounded JSON text. One per run: it remembers messages it has already written. */
+export interface Serialiser {
+  /** JSON text, or the text itself for a string; `undefined` for `undefined`. Never throws. */
+  toText(value: unknown): string | undefined;
+  /** JSON text; a string comes quoted. Never throws. */
+  toJson(value: unknown): string;
+  /** True once anything was cut; the caller says so in the log, once. */
+  readonly cut: boolean;
+}
+
+/** Gives the plain form of an object that has a better one than its own properties, such as a message. */
+export type Simplify = (value: object) => { plain: unknown; stable: boolean } | undefined;
+
+const DATA_URI_CHARS = 20_000;
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
+/**
+ * A serialiser for values nobody vouches for: cycles, BigInt, Map, Set, Buffer, class instances, getters that
+ * throw, Proxies, lone surrogates, 5 MB strings. Cuts are marked in place. Values under a key that names a
+ * credential are replaced.
+ *
+ * `simplify` may return `stable: true` for objects that do not change once made; their text is then
+ * remembered by identity, because a LangGraph state repeats the same messages on every node.
+ */
+export function createSerialiser(
+  options: { limits?: Partial<SerialiseLimits>; simplify?: Simplify } = {},
+): Serialiser {
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const writer = new Writer(limits, options.simplify);
+  return {
+    toText(value) {
+      if (value === undefined) return undefined;
+      if (typeof value === "string") return writer.bareText(value);
+      return writer.field(value);
+    },
+    toJson: (value) => writer.field(value),
+    get cut() {
+      return writer.cut;
+    },
+  };
+}
+
+class Writer {
+  readonly #limits: SerialiseLimits;
+  readonly #simplify: Simplify | undefined;
+  readonly #isSecretKey = createSecretKeyTest();
+  readonly #remembered = new WeakMap<object, string>();
+  #left = 0;
+  #open: object[] = [];
+  cut = false;
+
+  constructor(limits: SerialiseLimits, simplify: Simplify | undefined) {
+    this.#limits = limits;
+    this.#simplify = simplify;
+  }
+
+  field(value: unknown): string {
+    this.#left = this.#limits.fieldChars;
+    this.#open = [];
+    try {
+      return this.#write(value, 0) ?? "null";
+    } catch {
+      return '"<cannot be read>"';
+    }
+  }
+
+  bareText(value: string): string {
+    return this.#shorten(value, this.#limits.fieldChars);
+  }
+
+  #write(value: unknown, depth: number): string | undefined {
+    switch (typeof value) {
+      case "string":
+        return this.#string(value);
+      case "number":
+        return this.#spend(Number.isFinite(value) ? String(value) : `"${value}"`);
+      case "boolean":
+        return this.#spend(value ? "true" : "false");
+      case "bigint":
+        return this.#bigint(value);
+      case "undefined":
+        return undefined;
+      case "symbol":
+        return this.#string(`<${String(value)}>`);
+      case "function":
+        return this.#string(this.#functionName(value));
+      default:
+        return value === null ? this.#spend("null") : this.#object(value, depth);
+    }
+  }
+
+  #object(value: object, depth: number): string {
+    if (this.#left <= 0) return this.#mark("cut");
+    const remembered = this.#remembered.get(value);
+    if (remembered !== undefined && remembered.length <= this.#left) return this.#spend(remembered);
+    if (this.#open.includes(value)) return this.#string("<circular>");
+    if (depth > this.#limits.depth) {
+      this.cut = true;
+      return this.#mark("nested too deep");
+    }
+    this.#open.push(value);
+    try {
+      return this.#known(value, depth);
+    } catch {
+      return this.#string("<cannot be read>");
+    } finally {
+      this.#open.pop();
+    }
+  }
+
+  #known(value: object, depth: number): string {
+    const simple = this.#simplify?.(value);
+    if (simple !== undefined) {
+      const cutBefore = this.cut;
+      this.cut = false;
+      const text = this.#write(simple.plain, depth) ?? "null";
+      // What was cut for lack of room here may fit elsewhere, so only a whole text is remembered.
+      if (simple.stable && !this.cut) this.#remembered.set(value, text);
+      this.cut ||= cutBefore;
+      return text;
+    }
+    if (Array.isArray(value)) return this.#array(value, depth);
+    const special = plainForm(value);
+    return special === undefined ? this.#record(value, depth) : (this.#write(special.plain, depth) ?? "null");
+  }
+
+  #array(value: readonly unknown[], depth: number): string {
+    const length = value.length;
+    const parts: string[] = [];
+    for (let index = 0; index < length; index += 1) {
+      if (index >= this.#limits.entries || this.#left <= 0) {
+        this.cut = true;
+        parts.push(this.#mark(`${length - index} more entries cut`));
+        break;
+      }
+      this.#left -= 1;
+      parts.push(this.#entry(() => value[index], depth) ?? "null");
+    }
+    return `[${parts.join(",")}]`;
+  }
+
+  #record(value: object, depth: number): string {
+    const parts: string[] = [];
+    const keys = Object.keys(value);
+    for (const [index, key] of keys.entries()) {
+      if (index >= this.#limits.entries || this.#left <= 0) {
+        this.cut = true;
+        parts.push(`"<cut>":${this.#mark(`${keys.length - index} more keys cut`)}`);
+        break;
+      }
+      const text = this.#entry(() => (value as Record<string, unknown>)[key], depth, key);
+      if (text === undefined) continue;
+      const name = quote(this.#shorten(key, 500));
+      this.#left -= name.length + 2;
+      parts.push(`${name}:${text}`);
+    }
+    return `{${parts.join(",")}}`;
+  }
+
+  #entry(read: () => unknown, depth: number, key?: string): string | undefined {
+    let inner: unknown;
+    try {
+      inner = read();
+    } catch {
+      return this.#string("<getter threw>");
+    }
+    if (key !== undefined && isSecretValue(inner) && this.#isSecretKey(key)) return this.#string(REDACTED);
+    return this.#write(inner, depth + 1);
+  }
+
+  #bigint(value: bigint): string {
+    const small = value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER;
+    return small ? this.#spend(value.toString()) : this.#string(value.toString());
+  }
+
+  #functionName(value: unknown): string {
+    try {
+      return `<function ${String((value as { name?: unknown }).name ?? "")}>`.replace(" >", ">");
+    } catch {
+      return "<function>";
+    }
+  }
+
+  #string(value: string): string {
+    return this.#spend(quote(this.#shorten(value, Math.max(0, Math.min(this.#limits.stringChars, this.#left)))));
+  }
+
+  #shorten(value: string, maxChars: number): string {
+    let text = value;
+    if (text.length > DATA_URI_CHARS && text.startsWith("data:") && text.slice(0, 200).includes(";base64,")) {
+      const head = text.slice(0, text.indexOf(";base64,") + 8);
+      text = `${head}<${value.length - head.length} characters left out>`;
+      this.cut = true;
+    }
+    if (text.length > maxChars) {
+      this.cut = true;
+      text = `${text.slice(0, maxChars)}… <cut, ${value.length} characters in all>`;
+    }
+    return wellFormed(text);
+  }
+
+  #mark(text: string): string {
+    this.cut = true;
+    return `"<${text}>"`;
+  }
+
+  #spend(text: string): string {
+    this.#left -= text.length;
+    return text;
+  }
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text);
+}
+
+/** Lone surrogates and NUL are legal in JavaScript and refused, or stored as garbage, by databases behind. */
+export function wellFormed(text: string): string {
+  const whole = LONE_SURROGATE.test(text) ? text.replace(/\p{Surrogate}/gu, "\uFFFD") : text;
+  return whole.includes("\0") ? whole.replaceAll("\0", "\uFFFD") : whole;
+}
+
+function isSecretValue(value: unknown): boolean {
+  return (typeof value === "string" && value !== "") || Array.isArray(value) || typeof value === "function";
+}
+
+/** The readable form of the built-in classes whose own properties say nothing. */
+function plainForm(value: object): { plain: unknown } | undefined {
+  if (value instanceof Date) {
+    return { plain: Number.isNaN(value.getTime()) ? "<invalid date>" : value.toISOString() };
+  }
+  if (value instanceof Error) return { plain: errorForm(value) };
+  if (value instanceof Map) return { plain: mapForm(value) };
+  if (value instanceof Set) return { plain: [...value] };
+  if (ArrayBuffer.isView(value)) return { plain: `<${value.constructor.name}, ${value.byteLength} bytes>` };
+  if (value instanceof ArrayBuffer) return { plain: `<ArrayBuffer, ${value.byteLength} bytes>` };
+  if (value instanceof RegExp || value instanceof URL) return { plain: String(value) };
+  if (value instanceof Promise) return { plain: "<Promise>" };
+  if (value instanceof WeakMap || value instanceof WeakSet) return { plain: "<weak collection>" };
+  if (value instanceof String || value instanceof Number || value instanceof Boolean) {
+    return { plain: value.valueOf() };
+  }
+  const toJson = (value as { toJSON?: unknown }).toJSON;
+  if (typeof toJson !== "function") return undefined;
+  const plain: unknown = toJson.call(value);
+  // An object that hands out itself, or another of its kind, would never come to an end.
+  return typeof plain === "object" && plain !== null && "toJSON" in plain ? undefined : { plain };
+}
+
+function mapForm(value: Map<unknown, unknown>): unknown {
+  const plain = Object.create(null) as Record<string, unknown>;
+  for (const [key, inner] of value) {
+    const name = typeof key === "object" && key !== null ? `<${key.constructor?.name ?? "object"}>` : String(key);
+    plain[name in plain ? `${name} (${Object.keys(plain).length})` : name] = inner;
+  }
+  return plain;
+}
+
+function errorForm(error: Error): unknown {
+  return {
+    name: error.name,
+    message: error.message,
+    ...("code" in error ? { code: error.code } : {}),
+    ...(error.cause === undefined ? {} : { cause: error.cause }),
+  };
+}

@@ -1,0 +1,159 @@
+import { z } from "zod";
+import {
+  Checkpoint,
+  MAX_NAME_LENGTH,
+  Metadata,
+  QueryFlag,
+  QueryInteger,
+  QueryList,
+  RunnableConfig,
+} from "./common.ts";
+
+export const RunStatus = z.enum([
+  "pending",
+  "running",
+  "success",
+  "error",
+  "timeout",
+  "interrupted",
+]);
+export type RunStatus = z.infer<typeof RunStatus>;
+
+export const StreamMode = z.enum([
+  "values",
+  "updates",
+  "messages",
+  "messages-tuple",
+  "custom",
+  "debug",
+  "events",
+  "tasks",
+  "checkpoints",
+  "tools",
+]);
+export type StreamMode = z.infer<typeof StreamMode>;
+
+export const MultitaskStrategy = z.enum(["reject", "enqueue", "interrupt", "rollback"]);
+export type MultitaskStrategy = z.infer<typeof MultitaskStrategy>;
+
+export const Run = z.object({
+  run_id: z.uuid(),
+  thread_id: z.uuid(),
+  assistant_id: z.uuid(),
+  created_at: z.date(),
+  updated_at: z.date(),
+  status: RunStatus,
+  metadata: Metadata,
+  kwargs: z.record(z.string(), z.unknown()),
+  multitask_strategy: MultitaskStrategy,
+  cancel_reason: z.string().nullable(),
+  /** The trace of this run: its id without dashes. Absent while tracing is off. */
+  trace_id: z.string().optional(),
+  trace_url: z.string().optional(),
+});
+export type Run = z.infer<typeof Run>;
+
+const SendTarget = z.strictObject({ node: z.string(), input: z.unknown().optional() });
+const GotoTarget = z.union([z.string(), SendTarget]);
+
+export const Command = z
+  .strictObject({
+    goto: z.union([GotoTarget, z.array(GotoTarget)]).nullish(),
+    update: z
+      .union([z.record(z.string(), z.unknown()), z.array(z.tuple([z.string(), z.unknown()]))])
+      .nullish(),
+    resume: z.unknown(),
+  })
+  .partial();
+export type Command = z.infer<typeof Command>;
+
+const NodeNames = z.union([z.literal("*"), z.array(z.string())]);
+
+export const RunCreate = z.strictObject({
+  assistant_id: z.string().min(1).max(MAX_NAME_LENGTH),
+  input: z.unknown().optional(),
+  command: Command.optional(),
+  checkpoint_id: z.string().optional(),
+  checkpoint: Checkpoint.optional(),
+  metadata: Metadata.optional(),
+  config: RunnableConfig.optional(),
+  context: z.unknown().optional(),
+  interrupt_before: NodeNames.optional(),
+  interrupt_after: NodeNames.optional(),
+  on_disconnect: z.enum(["continue", "cancel"]).default("continue"),
+  multitask_strategy: MultitaskStrategy.default("reject"),
+  stream_mode: z.union([StreamMode, z.array(StreamMode)]).optional(),
+  stream_subgraphs: z.boolean().default(false),
+  stream_resumable: z.boolean().default(false),
+  after_seconds: z
+    .number()
+    .min(0)
+    .max(366 * 24 * 3600)
+    .optional(),
+  if_not_exists: z.enum(["reject", "create"]).default("reject"),
+  on_completion: z.enum(["delete", "keep"]).default("delete"),
+  durability: z.enum(["sync", "async", "exit"]).optional(),
+  checkpoint_during: z.boolean().optional(),
+});
+export type RunCreate = z.infer<typeof RunCreate>;
+
+/** What a run was asked to do, as it is stored with the run and shown in the API. */
+export interface RunKwargs {
+  input?: unknown;
+  command?: Command | undefined;
+  config: RunnableConfig;
+  context?: unknown;
+  stream_mode: StreamMode[];
+  interrupt_before?: "*" | string[] | undefined;
+  interrupt_after?: "*" | string[] | undefined;
+  subgraphs: boolean;
+  resumable: boolean;
+  durability?: "sync" | "async" | "exit" | undefined;
+  on_disconnect: "continue" | "cancel";
+}
+
+export const RUN_FIELDS = [
+  "run_id",
+  "thread_id",
+  "assistant_id",
+  "created_at",
+  "updated_at",
+  "status",
+  "metadata",
+  "kwargs",
+  "multitask_strategy",
+  "cancel_reason",
+] as const;
+
+export const RunListQuery = z.strictObject({
+  limit: QueryInteger.pipe(z.int().min(1).max(1000)).default(10),
+  offset: QueryInteger.default(0),
+  status: RunStatus.optional(),
+  select: QueryList.pipe(z.array(z.enum(RUN_FIELDS))).optional(),
+});
+export type RunListQuery = z.infer<typeof RunListQuery>;
+
+export const RunStreamQuery = z.strictObject({
+  stream_mode: QueryList.pipe(z.array(StreamMode)).optional(),
+  cancel_on_disconnect: QueryFlag.default(false),
+});
+
+export const RunJoinQuery = z.strictObject({
+  cancel_on_disconnect: QueryFlag.default(false),
+});
+
+export const CancelAction = z.enum(["interrupt", "rollback"]);
+export type CancelAction = z.infer<typeof CancelAction>;
+
+export const RunCancelQuery = z.strictObject({
+  wait: QueryFlag.default(false),
+  action: CancelAction.default("interrupt"),
+});
+
+/** One event of a run's stream. `id` counts from 0 per run. */
+export interface RunEvent {
+  id: number;
+  event: string;
+  /** Serialised JSON, written once and sent to every reader as it stands. */
+  data: string;
+}

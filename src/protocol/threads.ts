@@ -1,0 +1,132 @@
+import { z } from "zod";
+import { Checkpoint, Metadata, SortOrder, page } from "./common.ts";
+
+export const ThreadStatus = z.enum(["idle", "busy", "interrupted", "error"]);
+export type ThreadStatus = z.infer<typeof ThreadStatus>;
+
+export const Thread = z.object({
+  thread_id: z.uuid(),
+  created_at: z.date(),
+  updated_at: z.date(),
+  state_updated_at: z.date(),
+  metadata: Metadata,
+  config: z.record(z.string(), z.unknown()),
+  status: ThreadStatus,
+  values: z.unknown(),
+  /** Pending interrupts by task id. */
+  interrupts: z.record(z.string(), z.array(z.unknown())),
+  error: z.unknown(),
+});
+export type Thread = z.infer<typeof Thread>;
+
+export const ThreadCreate = z.strictObject({
+  thread_id: z.uuid().optional(),
+  metadata: Metadata.optional(),
+  if_exists: z.enum(["raise", "do_nothing"]).default("raise"),
+});
+export type ThreadCreate = z.infer<typeof ThreadCreate>;
+
+export const ThreadPatch = z.strictObject({
+  metadata: Metadata.optional(),
+});
+export type ThreadPatch = z.infer<typeof ThreadPatch>;
+
+export const THREAD_FIELDS = [
+  "thread_id",
+  "created_at",
+  "updated_at",
+  "state_updated_at",
+  "metadata",
+  "config",
+  "status",
+  "values",
+  "interrupts",
+  "error",
+] as const;
+
+export const ThreadFilter = z.strictObject({
+  metadata: Metadata.optional(),
+  values: z.record(z.string(), z.unknown()).optional(),
+  status: ThreadStatus.optional(),
+});
+export type ThreadFilter = z.infer<typeof ThreadFilter>;
+
+export const ThreadSearch = ThreadFilter.extend({
+  ids: z.array(z.uuid()).max(1000).optional(),
+  ...page(),
+  sort_by: z
+    .enum(["thread_id", "status", "created_at", "updated_at", "state_updated_at"])
+    .default("created_at"),
+  sort_order: SortOrder.default("desc"),
+  select: z.array(z.enum(THREAD_FIELDS)).optional(),
+});
+export type ThreadSearch = z.infer<typeof ThreadSearch>;
+
+/** What of a state a client wants: whole fields, or single keys of the values (`values.messages`). */
+export const StateSelect = z
+  .array(
+    z
+      .string()
+      .regex(
+        /^(values(\..+)?|next|tasks|checkpoint|metadata|created_at|parent_checkpoint|interrupts)$/,
+        "must be a field of a state, or values.<key>",
+      ),
+  )
+  .optional();
+export type StateSelect = z.infer<typeof StateSelect>;
+
+export const StateRead = z.strictObject({
+  checkpoint: Checkpoint,
+  subgraphs: z.boolean().default(false),
+  select: StateSelect,
+});
+
+export const StateUpdate = z.strictObject({
+  values: z
+    .union([z.record(z.string(), z.unknown()), z.array(z.record(z.string(), z.unknown()))])
+    .optional(),
+  as_node: z.string().optional(),
+  checkpoint_id: z.string().optional(),
+  checkpoint: Checkpoint.optional(),
+});
+export type StateUpdate = z.infer<typeof StateUpdate>;
+
+export const HistoryRequest = z.strictObject({
+  limit: z.int().min(1).max(1000).default(10),
+  /** A checkpoint id, a checkpoint, or a config that holds one: only older states are returned. */
+  before: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
+  metadata: Metadata.optional(),
+  checkpoint: Checkpoint.optional(),
+  select: StateSelect,
+});
+export type HistoryRequest = z.infer<typeof HistoryRequest>;
+
+/** A thread's state at one checkpoint. */
+export interface ThreadState {
+  values: unknown;
+  next: string[];
+  tasks: ThreadTask[];
+  metadata: unknown;
+  created_at: string | null;
+  checkpoint: StateCheckpoint | null;
+  parent_checkpoint: StateCheckpoint | null;
+  interrupts: unknown[];
+}
+
+export interface ThreadTask {
+  id: string;
+  name: string;
+  path: unknown;
+  error: string | null;
+  interrupts: unknown[];
+  checkpoint: StateCheckpoint | null;
+  state: ThreadState | null;
+  result: unknown;
+}
+
+export interface StateCheckpoint {
+  thread_id: string;
+  checkpoint_id: string | null;
+  checkpoint_ns: string;
+  checkpoint_map: Record<string, unknown> | null;
+}

@@ -1,0 +1,348 @@
+import { createRequire } from "node:module";
+import type { Server as HttpServer } from "node:http";
+import { serve } from "@hono/node-server";
+import type { BaseStore } from "@langchain/langgraph-checkpoint";
+import { loadAuth } from "./auth/load.ts";
+import type { Config } from "./config/schema.ts";
+import { EventLog } from "./engine/event-log.ts";
+import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
+import { createRunCheckpoints } from "./engine/run-checkpoints.ts";
+import { RunEngine, systemAssistantId } from "./engine/runs.ts";
+import { Sweeper } from "./engine/sweeper.ts";
+import { ThreadStates } from "./engine/threads.ts";
+import { Worker } from "./engine/worker.ts";
+import { ServerError } from "./errors.ts";
+import { loadGraphs } from "./graphs/load.ts";
+import { createGraphRegistry, type GraphRegistry } from "./graphs/registry.ts";
+import { createApp } from "./http/app.ts";
+import { loadLangfuseObserver } from "./observability/langfuse/observer.ts";
+import type { Logger } from "./observability/log.ts";
+import type { Observer } from "./observability/observer.ts";
+import { createAssistantRepository, type AssistantRepository } from "./storage/assistants.ts";
+import { openCheckpoints } from "./storage/checkpoints.ts";
+import { toJson } from "./storage/json.ts";
+import { migrate } from "./storage/migrate.ts";
+import { openDatabase } from "./storage/open.ts";
+import { createRunEventRepository } from "./storage/run-events.ts";
+import { createRunRepository } from "./storage/runs.ts";
+import { openStore } from "./storage/store.ts";
+import { createThreadRepository } from "./storage/threads.ts";
+
+/** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
+const LEASE_MS = 30_000;
+const MAX_BODY_BYTES = 8 * 1024 * 1024;
+/** Ports tried after the default one before giving up. */
+const PORT_STEPS = 100;
+const DEFAULT_GRACE_MS = 10_000;
+
+/** A running server. Whoever opened it closes it. */
+export interface Server {
+  /** Where clients reach it, without a trailing slash. */
+  url: string;
+  port: number;
+  database: { kind: "postgres" | "pglite"; location: string };
+  observer: Observer;
+  graphs: GraphRegistry;
+  /** Puts other graphs in place. Runs in progress keep the ones they started with. */
+  replaceGraphs(registry: GraphRegistry): Promise<void>;
+  /**
+   * Takes no more requests, lets runs finish for `graceMs` (default 10,000), hands the rest back to the
+   * queue, sends the traces that wait, and closes the database. Safe to call twice.
+   */
+  close(graceMs?: number): Promise<void>;
+}
+
+export interface OpenServerOptions {
+  log: Logger;
+  /** Graphs that are loaded already; without them, those of the config are loaded. */
+  graphs?: GraphRegistry;
+}
+
+/**
+ * Starts everything in order: database, migrations, authentication, graphs, tracing, worker, HTTP. Rejects
+ * with `startup_failed` if a part without which the server would be wrong cannot start; a graph that does not
+ * load, or a Langfuse that does not answer, is not such a part. What was opened by then is closed again.
+ */
+export async function openServer(config: Config, options: OpenServerOptions): Promise<Server> {
+  const closers: (() => Promise<unknown>)[] = [];
+  try {
+    return await compose(config, options, closers);
+  } catch (error) {
+    for (const close of closers.toReversed()) await close().catch(() => {});
+    throw error;
+  }
+}
+
+async function compose(
+  config: Config,
+  { log, ...given }: OpenServerOptions,
+  closers: (() => Promise<unknown>)[],
+): Promise<Server> {
+  const [database, auth, loaded, observer] = await Promise.all([
+    openMigrated(config, log, closers),
+    config.auth.module ? loadAuth(config.auth.module, { cwd: config.cwd }) : undefined,
+    given.graphs ?? loadRegistry(config),
+    openObserver(config, log, closers),
+  ]);
+  if (!auth) {
+    log.warn(
+      "no authentication: everybody who can reach this server can use it (set auth.path to change that)",
+    );
+  }
+  let graphs = loaded;
+
+  const assistants = createAssistantRepository(database);
+  await registerSystemAssistants(assistants, graphs);
+  const threads = createThreadRepository(database);
+  const runs = createRunRepository(database);
+  const runEvents = createRunEventRepository(database);
+  const checkpoints = openCheckpoints(database);
+  closers.push(() => checkpoints.close());
+  const store: BaseStore = await openStore(database, config.store);
+  closers.push(async () => store.stop());
+
+  const events = new EventLog({ repository: runEvents, serialise: toJson });
+  const langgraphVersion = packageVersion("@langchain/langgraph");
+  const worker = new Worker({
+    runs,
+    events,
+    checkpointsOf: createRunCheckpoints({ checkpoints, store, runs, langgraphVersion }),
+    store,
+    graphs: () => graphs,
+    observer,
+    log,
+    concurrency: config.workers.concurrency,
+    leaseMs: LEASE_MS,
+    langgraphVersion,
+  });
+  const mailbox: Mailbox = await openMailbox(database, {
+    log,
+    onMessage(message) {
+      if (message.kind === "run") worker.poke();
+      else worker.stop(message.run_id, message.action);
+    },
+    onMissed: () => worker.poke(),
+  });
+  closers.push(() => mailbox.close());
+  const engine = new RunEngine({
+    runs,
+    threads,
+    assistants,
+    events,
+    worker,
+    graphs: () => graphs,
+    notify: (message) => mailbox.send(message),
+  });
+  const states = new ThreadStates({
+    threads,
+    checkpoints,
+    store,
+    graphs: () => graphs,
+    runs: engine,
+  });
+  const sweeper = new Sweeper({ runs, events: runEvents, log });
+  closers.push(() => sweeper.close());
+
+  const version = ownVersion();
+  const app = createApp({
+    assistants,
+    threads,
+    runs,
+    engine,
+    states,
+    store,
+    graphs: () => graphs,
+    auth,
+    cors: config.http.cors,
+    serialise: toJson,
+    trace: (runId) => toTrace(observer, runId),
+    info: () => toInfo({ version, langgraphVersion, observer, database, graphs }),
+    version,
+    log,
+    maxBodyBytes: MAX_BODY_BYTES,
+  });
+
+  // PGlite has one process at a time, so a run that is marked running belongs to one that is gone.
+  const recovered = await runs.recover({ everything: database.kind === "pglite" });
+  if (recovered.length > 0) {
+    log.warn({ runs: recovered.length }, "runs that were cut off go on where they stopped");
+  }
+  worker.open();
+  sweeper.open();
+  closers.push(() => worker.drain(0));
+  const { http, port } = await listen(app.fetch, config, log);
+
+  let closing: Promise<void> | undefined;
+  const close = async (graceMs: number): Promise<void> => {
+    const stopped = new Promise((resolve) => http.close(resolve));
+    http.closeIdleConnections();
+    await worker.drain(graceMs);
+    http.closeAllConnections();
+    await stopped;
+    await observer.shutdown(Math.max(2_000, graceMs / 2));
+    await sweeper.close();
+    await mailbox.close();
+    await store.stop();
+    await checkpoints.close();
+    await database.close();
+  };
+  return {
+    url: `http://${config.host === "0.0.0.0" || config.host === "::" ? "localhost" : config.host}:${port}`,
+    port,
+    database: { kind: database.kind, location: database.location },
+    observer,
+    get graphs() {
+      return graphs;
+    },
+    async replaceGraphs(registry) {
+      await registerSystemAssistants(assistants, registry);
+      graphs = registry;
+    },
+    close: (graceMs = DEFAULT_GRACE_MS) => (closing ??= close(graceMs)),
+  };
+}
+
+async function openMigrated(config: Config, log: Logger, closers: (() => Promise<unknown>)[]) {
+  const database = await openDatabase({
+    databaseUrl: config.database.url,
+    dataDir: config.database.dataDir,
+    log: (level, message, details) => log[level](details ?? {}, message),
+  });
+  closers.push(() => database.close());
+  const { applied } = await migrate(database);
+  if (applied.length > 0) log.info({ applied }, "database migrated");
+  return database;
+}
+
+async function loadRegistry(config: Config): Promise<GraphRegistry> {
+  return createGraphRegistry(await loadGraphs(Object.values(config.graphs), { cwd: config.cwd }));
+}
+
+async function openObserver(
+  config: Config,
+  log: Logger,
+  closers: (() => Promise<unknown>)[],
+): Promise<Observer> {
+  const { mask: _mask, ...langfuse } = config.langfuse;
+  const observer = await loadLangfuseObserver(langfuse, { log });
+  closers.push(() => observer.shutdown(1_000));
+  return observer;
+}
+
+async function registerSystemAssistants(
+  assistants: AssistantRepository,
+  graphs: GraphRegistry,
+): Promise<void> {
+  for (const id of graphs.ids()) {
+    await assistants.create({
+      assistant_id: systemAssistantId(id),
+      graph_id: id,
+      name: id,
+      description: graphs.describe(id)?.description ?? null,
+      config: {},
+      context: {},
+      metadata: { created_by: "system" },
+    });
+  }
+}
+
+/** Listens on the port that was asked for, or on the first free one from the default on. */
+async function listen(
+  fetch: (request: Request) => Response | Promise<Response>,
+  config: Config,
+  log: Logger,
+): Promise<{ http: HttpServer; port: number }> {
+  const { value: first, explicit } = config.port;
+  const last = explicit ? first : Math.min(first + PORT_STEPS, 65_535);
+  for (let port = first; port <= last; port += 1) {
+    const http = await tryListen(fetch, config.host, port);
+    if (!http) continue;
+    const address = http.address();
+    const actual = typeof address === "object" && address ? address.port : port;
+    if (port !== first) log.warn(`port ${first} is taken; using ${actual}`);
+    return { http, port: actual };
+  }
+  throw new ServerError(
+    "startup_failed",
+    explicit
+      ? `Port ${first} is taken. Stop what listens there, or choose another one with --port or PORT.`
+      : `No free port between ${first} and ${last}. Choose one with --port or PORT.`,
+  );
+}
+
+/** The HTTP server, or `undefined` if the port is taken. */
+function tryListen(
+  fetch: (request: Request) => Response | Promise<Response>,
+  hostname: string,
+  port: number,
+): Promise<HttpServer | undefined> {
+  return new Promise((resolve, reject) => {
+    const http = serve({ fetch, hostname, port, overrideGlobalObjects: false }, () => {
+      http.off("error", onError);
+      resolve(http);
+    }) as HttpServer;
+    const onError = (error: NodeJS.ErrnoException): void => {
+      if (error.code === "EADDRINUSE") return resolve(undefined);
+      const hint =
+        error.code === "EACCES"
+          ? "This user may not listen there; choose a port above 1023."
+          : "Check --host and --port.";
+      reject(
+        new ServerError(
+          "startup_failed",
+          `Cannot listen on ${hostname}:${port} (${error.code ?? error.message}). ${hint}`,
+          { cause: error },
+        ),
+      );
+    };
+    http.once("error", onError);
+  });
+}
+
+function toTrace(observer: Observer, runId: string): { trace_id?: string; trace_url?: string } {
+  if (
+    !observer.status().some((target) => target.state !== "off" && target.state !== "misconfigured")
+  ) {
+    return {};
+  }
+  const url = observer.traceUrl(runId);
+  return { trace_id: runId.replaceAll("-", ""), ...(url !== undefined && { trace_url: url }) };
+}
+
+function toInfo(parts: {
+  version: string;
+  langgraphVersion: string;
+  observer: Observer;
+  database: { kind: string };
+  graphs: GraphRegistry;
+}): object {
+  const { version, langgraphVersion, observer, database, graphs } = parts;
+  return {
+    version,
+    langgraph_js_version: langgraphVersion,
+    context: "js",
+    flags: { assistants: true, crons: false, langsmith: false, langsmith_tracing_replicas: false },
+    server: "aegra",
+    database: database.kind,
+    graphs: {
+      loaded: graphs.ids().filter((id) => graphs.describe(id)?.kind !== "failed"),
+      failed: graphs.failures().map(({ id }) => id),
+    },
+    tracing: observer.status(),
+  };
+}
+
+function ownVersion(): string {
+  const require = createRequire(import.meta.url);
+  return (require("../package.json") as { version: string }).version;
+}
+
+/** The installed version of a package that does not export its package.json, or does. */
+function packageVersion(name: string): string {
+  try {
+    const require = createRequire(import.meta.url);
+    return (require(`${name}/package.json`) as { version: string }).version;
+  } catch {
+    return "unknown";
+  }
+}

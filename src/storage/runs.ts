@@ -1,0 +1,381 @@
+import type {
+  CancelAction,
+  MultitaskStrategy,
+  RunKwargs,
+  RunListQuery,
+  RunStatus,
+} from "../protocol/runs.ts";
+import type { Metadata } from "../protocol/common.ts";
+import type { Queryable } from "./database.ts";
+import { toJson } from "./json.ts";
+
+/** What the server noted when the run was asked for; it goes into the trace. */
+export interface RunOrigin {
+  /** `api`, `cron`, ... */
+  trigger: string;
+  assistant_name: string;
+  assistant_version: number;
+  /** The session a client named for a run without a thread. */
+  session_id?: string | undefined;
+  traceparent?: string | undefined;
+  /** Request headers a graph may read from its `configurable`. */
+  headers?: Record<string, string> | undefined;
+  /** The authenticated user as the handler returned it; graphs read it, the API never shows it. */
+  user?: Record<string, unknown> | undefined;
+  permissions?: string[] | undefined;
+}
+
+/** A row of the runs table. */
+export interface RunRecord {
+  run_id: string;
+  thread_id: string;
+  assistant_id: string;
+  graph_id: string;
+  status: RunStatus;
+  metadata: Metadata;
+  kwargs: RunKwargs;
+  multitask_strategy: MultitaskStrategy;
+  user_id: string | null;
+  temporary: boolean;
+  origin: RunOrigin;
+  resumed_from: string | null;
+  attempt: number;
+  worker_id: string | null;
+  cancel_action: CancelAction | null;
+  cancel_reason: string | null;
+  interrupted: boolean;
+  output: unknown;
+  error: { error: string; message: string } | null;
+  created_at: Date;
+  updated_at: Date;
+  started_at: Date | null;
+  ended_at: Date | null;
+}
+
+/** The lease under which a worker executes a run; every write of a result proves it. */
+export interface Lease {
+  run_id: string;
+  worker_id: string;
+  attempt: number;
+}
+
+export interface NewRun {
+  run_id: string;
+  thread_id: string;
+  assistant_id: string;
+  graph_id: string;
+  metadata: Metadata;
+  kwargs: RunKwargs;
+  /** The config without what the server adds; a graph factory gets it when the thread's state is read. */
+  thread_config: Record<string, unknown>;
+  multitask_strategy: MultitaskStrategy;
+  user_id: string | undefined;
+  temporary: boolean;
+  origin: RunOrigin;
+  afterSeconds: number;
+  /** Take the run at once, if its thread is free. */
+  claim: { workerId: string; leaseMs: number } | undefined;
+}
+
+/** What became of a request for a run. */
+export type Created =
+  | { kind: "created"; run: RunRecord }
+  | { kind: "thread_missing" }
+  | { kind: "thread_busy" };
+
+export interface RunResult {
+  status: Extract<RunStatus, "success" | "error" | "timeout" | "interrupted">;
+  interrupted: boolean;
+  output: unknown;
+  error: { error: string; message: string } | undefined;
+  /** The thread's new state; `undefined` leaves the one it has. */
+  values: unknown;
+  interrupts: Record<string, unknown[]>;
+}
+
+const COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
+  temporary, origin, resumed_from, attempt, worker_id, cancel_action, cancel_reason, interrupted, output, error,
+  created_at, updated_at, started_at, ended_at`;
+
+const qualified = (alias: string): string =>
+  COLUMNS.split(",")
+    .map((column) => `${alias}.${column.trim()}`)
+    .join(", ");
+
+/** Runs in the database: the resource, the queue and the leases, which are one table. */
+export interface RunRepository {
+  /**
+   * Writes and queues a run, and marks its thread busy, in one statement. `reject` on a busy thread gives
+   * `thread_busy`. With `claim`, a run whose thread is free starts out as running, under that lease.
+   */
+  create(run: NewRun): Promise<Created>;
+  get(runId: string): Promise<RunRecord | undefined>;
+  list(threadId: string, query: RunListQuery): Promise<RunRecord[]>;
+  /** The pending and running runs of a thread, oldest first. */
+  active(threadId: string): Promise<RunRecord[]>;
+  /** Takes up to `limit` runs that may start now, oldest first, one per thread. */
+  claim(claim: { workerId: string; leaseMs: number; limit: number }): Promise<RunRecord[]>;
+  /** Prolongs leases; gives those that are still held, with a stop that was asked for meanwhile. */
+  renew(
+    workerId: string,
+    runIds: readonly string[],
+    leaseMs: number,
+  ): Promise<{ run_id: string; cancel_action: CancelAction | null }[]>;
+  /** Puts runs whose worker went silent back into the queue. `everything` takes all running ones. */
+  recover(options: { everything: boolean }): Promise<{ run_id: string; attempt: number }[]>;
+  /** Gives a run back unfinished, so that another worker takes it; false if the lease is lost. */
+  release(lease: Lease): Promise<boolean>;
+  /** Ends a run and settles its thread; `lost` if the lease is not held any more. */
+  finish(lease: Lease, result: RunResult): Promise<"finished" | "lost">;
+  /**
+   * Stops a run: a pending one ends at once, a running one is marked for its worker. Gives what was done, or
+   * `undefined` if the run had ended (or does not exist).
+   */
+  cancel(
+    runId: string,
+    action: CancelAction,
+    reason: string | undefined,
+  ): Promise<"ended" | "asked" | undefined>;
+  /** The newest checkpoint of the run's thread that is not the run's own; `undefined` if there is none. */
+  checkpointBefore(run: { run_id: string; thread_id: string }): Promise<string | undefined>;
+  /** Deletes a run that has ended; false if it is active or absent. */
+  delete(runId: string): Promise<boolean>;
+  /** Deletes finished runs without a thread that ended before now minus `olderThanMs`. */
+  sweepTemporary(olderThanMs: number): Promise<number>;
+}
+
+function restingStatus(result: RunResult): "error" | "interrupted" | "idle" {
+  if (result.error !== undefined) return "error";
+  return result.interrupted ? "interrupted" : "idle";
+}
+
+export function createRunRepository(database: Queryable): RunRepository {
+  return {
+    async create(run) {
+      const params = [
+        run.run_id,
+        run.thread_id,
+        run.assistant_id,
+        run.graph_id,
+        toJson(run.metadata),
+        toJson(run.kwargs),
+        run.multitask_strategy,
+        run.user_id ?? null,
+        toJson(run.origin),
+        run.afterSeconds,
+        run.afterSeconds > 0 ? null : (run.claim?.workerId ?? null),
+        run.claim?.leaseMs ?? 0,
+      ];
+      if (run.temporary) {
+        const { rows } = await database.query<RunRecord>(CREATE_TEMPORARY, params);
+        return { kind: "created", run: rows[0]! };
+      }
+      const { rows } = await database.query<RunRecord & { found: boolean }>(CREATE_ON_THREAD, [
+        ...params,
+        toJson(run.thread_config),
+      ]);
+      const [row] = rows;
+      if (!row?.found) return { kind: "thread_missing" };
+      if (row.run_id === null) return { kind: "thread_busy" };
+      return { kind: "created", run: row };
+    },
+
+    async get(runId) {
+      const { rows } = await database.query<RunRecord>(
+        `SELECT ${COLUMNS} FROM runs WHERE run_id = $1`,
+        [runId],
+      );
+      return rows[0];
+    },
+
+    async list(threadId, query) {
+      const { rows } = await database.query<RunRecord>(
+        `SELECT ${COLUMNS} FROM runs WHERE thread_id = $1 AND ($2::text IS NULL OR status = $2)
+         ORDER BY position DESC LIMIT ${query.limit} OFFSET ${query.offset}`,
+        [threadId, query.status ?? null],
+      );
+      return rows;
+    },
+
+    async active(threadId) {
+      const { rows } = await database.query<RunRecord>(
+        `SELECT ${COLUMNS} FROM runs WHERE thread_id = $1 AND status IN ('pending', 'running') ORDER BY position`,
+        [threadId],
+      );
+      return rows;
+    },
+
+    async claim({ workerId, leaseMs, limit }) {
+      const { rows } = await database.query<RunRecord>(CLAIM, [workerId, leaseMs, limit]);
+      return rows;
+    },
+
+    async renew(workerId, runIds, leaseMs) {
+      const { rows } = await database.query<{ run_id: string; cancel_action: CancelAction | null }>(
+        `UPDATE runs SET lease_expires_at = now() + $3 * interval '1 millisecond'
+         WHERE run_id = ANY($2::uuid[]) AND worker_id = $1 AND status = 'running'
+         RETURNING run_id, cancel_action`,
+        [workerId, runIds, leaseMs],
+      );
+      return rows;
+    },
+
+    async recover({ everything }) {
+      const { rows } = await database.query<{ run_id: string; attempt: number }>(
+        `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
+         WHERE status = 'running' AND ($1 OR lease_expires_at < now())
+         RETURNING run_id, attempt`,
+        [everything],
+      );
+      return rows;
+    },
+
+    async release(lease) {
+      const { rowCount } = await database.query(
+        `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
+         WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'`,
+        [lease.run_id, lease.worker_id, lease.attempt],
+      );
+      return rowCount > 0;
+    },
+
+    async finish(lease, result) {
+      const { rows } = await database.query(FINISH, [
+        lease.run_id,
+        lease.worker_id,
+        lease.attempt,
+        result.status,
+        result.interrupted,
+        result.output === undefined ? null : toJson(result.output),
+        result.error === undefined ? null : toJson(result.error),
+        result.values === undefined ? null : toJson(result.values),
+        toJson(result.interrupts),
+        restingStatus(result),
+      ]);
+      return rows.length > 0 ? "finished" : "lost";
+    },
+
+    async cancel(runId, action, reason) {
+      const { rows } = await database.query<{ status: RunStatus }>(CANCEL, [
+        runId,
+        action,
+        reason ?? null,
+      ]);
+      if (!rows[0]) return undefined;
+      return rows[0].status === "running" ? "asked" : "ended";
+    },
+
+    async checkpointBefore(run) {
+      const { rows } = await database.query<{ checkpoint_id: string | null }>(
+        `SELECT max(checkpoint_id) AS checkpoint_id FROM checkpoints
+         WHERE thread_id = $1::text AND checkpoint_ns = '' AND metadata ->> 'run_id' IS DISTINCT FROM $2::text`,
+        [run.thread_id, run.run_id],
+      );
+      return rows[0]?.checkpoint_id ?? undefined;
+    },
+
+    async delete(runId) {
+      const { rowCount } = await database.query(
+        "DELETE FROM runs WHERE run_id = $1 AND status NOT IN ('pending', 'running')",
+        [runId],
+      );
+      return rowCount > 0;
+    },
+
+    async sweepTemporary(olderThanMs) {
+      const { rowCount } = await database.query(
+        `DELETE FROM runs WHERE temporary AND ended_at < now() - $1 * interval '1 millisecond'`,
+        [olderThanMs],
+      );
+      return rowCount;
+    },
+  };
+}
+
+/** The columns a new run is written to; `$11` is the claiming worker or NULL, `$12` its lease in ms. */
+const INSERT_RUN = `INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, metadata, kwargs, multitask_strategy,
+  user_id, origin, available_at, temporary, resumed_from, status, worker_id, attempt, started_at, lease_expires_at)`;
+
+const NEW_RUN = (
+  metadata: string,
+): string => `$1::uuid, $2::uuid, $3::uuid, $4::text, ${metadata}, $6::json,
+  $7::text, $8::text, $9::json, now() + $10::float8 * interval '1 second'`;
+
+const LEASE_OF = (
+  claimed: string,
+): string => `CASE WHEN ${claimed} THEN 'running' ELSE 'pending' END,
+  CASE WHEN ${claimed} THEN $11::uuid END, CASE WHEN ${claimed} THEN 1 ELSE 0 END,
+  CASE WHEN ${claimed} THEN now() END, CASE WHEN ${claimed} THEN now() + $12::float8 * interval '1 millisecond' END`;
+
+const CREATE_TEMPORARY = `${INSERT_RUN}
+  SELECT ${NEW_RUN("$5::jsonb")}, true, NULL, ${LEASE_OF("$11::uuid IS NOT NULL")}
+  RETURNING ${COLUMNS}`;
+
+// The thread's row is locked first, so whether it is busy is read from the row itself, after any transaction
+// that was ahead of this one; the runs table would show the statement's older snapshot.
+const CREATE_ON_THREAD = `
+  WITH before AS (
+    SELECT thread_id, active_runs, status FROM threads WHERE thread_id = $2::uuid FOR UPDATE
+  ), thread AS (
+    UPDATE threads t
+    SET status = 'busy', active_runs = t.active_runs + 1, updated_at = now(),
+        metadata = t.metadata || jsonb_build_object('graph_id', $4::text, 'assistant_id', $3::uuid),
+        config = $13::jsonb
+    FROM before b
+    WHERE t.thread_id = b.thread_id AND (b.active_runs = 0 OR $7::text <> 'reject')
+    RETURNING b.active_runs AS active_before, b.status AS status_before, t.metadata AS thread_metadata
+  ), run AS (
+    ${INSERT_RUN}
+    SELECT ${NEW_RUN("thread.thread_metadata || $5::jsonb")}, false,
+      CASE WHEN thread.status_before = 'interrupted' THEN
+        (SELECT r.run_id FROM runs r WHERE r.thread_id = $2::uuid AND r.interrupted ORDER BY r.position DESC LIMIT 1)
+      END,
+      ${LEASE_OF("$11::uuid IS NOT NULL AND thread.active_before = 0")}
+    FROM thread
+    RETURNING ${COLUMNS}
+  )
+  SELECT true AS found, ${qualified("run")} FROM before LEFT JOIN run ON true`;
+
+// A thread's runs start in order, one at a time. The partial unique index has the last word.
+const CLAIM = `
+  UPDATE runs SET status = 'running', attempt = attempt + 1, worker_id = $1,
+    lease_expires_at = now() + $2::float8 * interval '1 millisecond',
+    started_at = coalesce(started_at, now()), updated_at = now()
+  WHERE run_id IN (
+    SELECT r.run_id FROM runs r
+    WHERE r.status = 'pending' AND r.available_at <= now() AND NOT EXISTS (
+      SELECT 1 FROM runs o WHERE o.thread_id = r.thread_id AND (
+        o.status = 'running'
+        OR (o.status = 'pending' AND o.position < r.position AND o.available_at <= now())))
+    ORDER BY r.position LIMIT $3 FOR UPDATE SKIP LOCKED)
+  RETURNING ${COLUMNS}`;
+
+const FINISH = `
+  WITH done AS (
+    UPDATE runs SET status = $4, interrupted = $5, output = $6::text::json, error = $7::text::json,
+      lease_expires_at = NULL, ended_at = now(), updated_at = now()
+    WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'
+    RETURNING thread_id, temporary
+  ), thread AS (
+    UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
+      values = coalesce($8::text::jsonb, t.values), interrupts = $9::text::jsonb, error = $7::text::jsonb,
+      resting_status = $10, status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE $10 END
+    FROM done WHERE t.thread_id = done.thread_id AND NOT done.temporary
+  )
+  SELECT thread_id FROM done`;
+
+const CANCEL = `
+  WITH run AS (
+    UPDATE runs SET
+      status = CASE WHEN status = 'pending' THEN 'interrupted' ELSE status END,
+      ended_at = CASE WHEN status = 'pending' THEN now() END,
+      cancel_action = CASE WHEN status = 'running' THEN $2::text ELSE cancel_action END,
+      cancel_reason = coalesce($3::text, cancel_reason), updated_at = now()
+    WHERE run_id = $1 AND status IN ('pending', 'running')
+    RETURNING thread_id, status, temporary
+  ), thread AS (
+    UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(),
+      status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE t.resting_status END
+    FROM run WHERE t.thread_id = run.thread_id AND run.status = 'interrupted' AND NOT run.temporary
+  )
+  SELECT status FROM run`;

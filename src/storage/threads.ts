@@ -1,0 +1,117 @@
+import type { Thread, ThreadFilter, ThreadSearch } from "../protocol/threads.ts";
+import { Conditions } from "./conditions.ts";
+import type { Queryable } from "./database.ts";
+import { toJson } from "./json.ts";
+
+const COLUMNS =
+  "thread_id, created_at, updated_at, state_updated_at, metadata, config, status, values, interrupts, error";
+
+/** The state of a thread as it is kept beside its checkpoints. */
+export interface ThreadSnapshot {
+  values: unknown;
+  interrupts: Record<string, unknown[]>;
+  /** Whether nodes are left to run, with or without a question. */
+  interrupted: boolean;
+}
+
+/** Threads in the database. Their history is in the checkpoints. */
+export interface ThreadRepository {
+  /** Creates it; `undefined` if one with this id exists already. */
+  create(threadId: string, metadata: unknown): Promise<Thread | undefined>;
+  get(threadId: string): Promise<Thread | undefined>;
+  /** Merges into the metadata; `undefined` if there is no such thread. */
+  patch(threadId: string, metadata: unknown): Promise<Thread | undefined>;
+  /** Deletes the thread with its runs, events and checkpoints; false if there is no such thread. */
+  delete(threadId: string): Promise<boolean>;
+  search(search: ThreadSearch): Promise<{ threads: Thread[]; total: number }>;
+  count(filter: ThreadFilter): Promise<number>;
+  /** Keeps the state a client wrote. A busy thread stays busy. */
+  saveState(threadId: string, snapshot: ThreadSnapshot): Promise<void>;
+}
+
+export function createThreadRepository(database: Queryable): ThreadRepository {
+  const where = (filter: ThreadFilter & { ids?: string[] | undefined }): Conditions => {
+    const conditions = new Conditions();
+    if (filter.ids) conditions.add((p) => `thread_id = ANY(${p(filter.ids)}::uuid[])`);
+    if (filter.metadata) conditions.add((p) => `metadata @> ${p(toJson(filter.metadata))}::jsonb`);
+    if (filter.values) conditions.add((p) => `values @> ${p(toJson(filter.values))}::jsonb`);
+    if (filter.status) conditions.add((p) => `status = ${p(filter.status)}`);
+    return conditions;
+  };
+
+  return {
+    async create(threadId, metadata) {
+      const { rows } = await database.query<Thread>(
+        `INSERT INTO threads (thread_id, metadata) VALUES ($1, $2)
+         ON CONFLICT (thread_id) DO NOTHING RETURNING ${COLUMNS}`,
+        [threadId, toJson(metadata)],
+      );
+      return rows[0];
+    },
+
+    async get(threadId) {
+      const { rows } = await database.query<Thread>(
+        `SELECT ${COLUMNS} FROM threads WHERE thread_id = $1`,
+        [threadId],
+      );
+      return rows[0];
+    },
+
+    async patch(threadId, metadata) {
+      const { rows } = await database.query<Thread>(
+        `UPDATE threads SET metadata = metadata || $2::jsonb, updated_at = now()
+         WHERE thread_id = $1 RETURNING ${COLUMNS}`,
+        [threadId, toJson(metadata)],
+      );
+      return rows[0];
+    },
+
+    async delete(threadId) {
+      const { rows } = await database.query(
+        `WITH gone AS (DELETE FROM threads WHERE thread_id = $1::uuid RETURNING thread_id::text),
+              runs_gone AS (DELETE FROM runs r USING gone WHERE r.thread_id = $1::uuid),
+              checkpoints_gone AS (DELETE FROM checkpoints c USING gone WHERE c.thread_id = gone.thread_id),
+              blobs_gone AS (DELETE FROM checkpoint_blobs b USING gone WHERE b.thread_id = gone.thread_id),
+              writes_gone AS (DELETE FROM checkpoint_writes w USING gone WHERE w.thread_id = gone.thread_id)
+         SELECT thread_id FROM gone`,
+        [threadId],
+      );
+      return rows.length > 0;
+    },
+
+    async search(search) {
+      const conditions = where(search);
+      const total = this.count(search);
+      const { rows } = await database.query<Thread>(
+        `SELECT ${COLUMNS} FROM threads ${conditions.sql}
+         ORDER BY ${search.sort_by} ${search.sort_order}, thread_id
+         LIMIT ${search.limit} OFFSET ${search.offset}`,
+        conditions.params,
+      );
+      return { threads: rows, total: await total };
+    },
+
+    async count(filter) {
+      const conditions = where(filter);
+      const { rows } = await database.query<{ count: number }>(
+        `SELECT count(*)::integer AS count FROM threads ${conditions.sql}`,
+        conditions.params,
+      );
+      return rows[0]?.count ?? 0;
+    },
+
+    async saveState(threadId, snapshot) {
+      await database.query(
+        `UPDATE threads SET values = $2, interrupts = $3, error = NULL, updated_at = now(), state_updated_at = now(),
+           resting_status = $4, status = CASE WHEN active_runs > 0 THEN 'busy' ELSE $4 END
+         WHERE thread_id = $1`,
+        [
+          threadId,
+          toJson(snapshot.values),
+          toJson(snapshot.interrupts),
+          snapshot.interrupted ? "interrupted" : "idle",
+        ],
+      );
+    },
+  };
+}

@@ -1,0 +1,173 @@
+import { AIMessage, HumanMessage } from "@langchain/core/messages";
+import type { RunnableConfig } from "@langchain/core/runnables";
+import { FakeListChatModel } from "@langchain/core/utils/testing";
+import {
+  Annotation,
+  Command,
+  MessagesAnnotation,
+  StateGraph,
+  interrupt,
+  type LangGraphRunnableConfig,
+} from "@langchain/langgraph";
+import {
+  createGraphRegistry,
+  type GraphRegistry,
+  type LoadedGraph,
+} from "../../src/graphs/registry.ts";
+
+/** State for graphs that only show the way they took. */
+export const Trail = Annotation.Root({
+  input: Annotation<string>(),
+  trail: Annotation<string[]>({ reducer: (left, right) => left.concat(right), default: () => [] }),
+});
+
+const step = (name: string) => async () => ({ trail: [name] });
+
+/** Five nodes in a row. */
+export const five = new StateGraph(Trail)
+  .addNode("one", step("one"))
+  .addNode("two", step("two"))
+  .addNode("three", step("three"))
+  .addNode("four", step("four"))
+  .addNode("five", step("five"))
+  .addEdge("__start__", "one")
+  .addEdge("one", "two")
+  .addEdge("two", "three")
+  .addEdge("three", "four")
+  .addEdge("four", "five")
+  .compile();
+
+/** A chat model that answers "Hello there!" letter by letter. */
+export const chat = new StateGraph(MessagesAnnotation)
+  .addNode("model", async (state: typeof MessagesAnnotation.State, config: RunnableConfig) => {
+    const model = new FakeListChatModel({ responses: ["Hello there!"] });
+    return { messages: [await model.invoke(state.messages, config)] };
+  })
+  .addEdge("__start__", "model")
+  .compile();
+
+/** Asks before it goes on. */
+export const approval = new StateGraph(Trail)
+  .addNode("prepare", step("prepare"))
+  .addNode("ask", async () => {
+    const answer = interrupt({ question: "Go on?" });
+    return { trail: [`answer:${String(answer)}`] };
+  })
+  .addNode("done", step("done"))
+  .addEdge("__start__", "prepare")
+  .addEdge("prepare", "ask")
+  .addEdge("ask", "done")
+  .compile();
+
+/** Fails in its second node. */
+export const failing = new StateGraph(Trail)
+  .addNode("fine", step("fine"))
+  .addNode("broken", async () => {
+    throw new TypeError("The second node is broken");
+  })
+  .addEdge("__start__", "fine")
+  .addEdge("fine", "broken")
+  .compile();
+
+/** Waits in its second node until it is released by `release`, or the run is aborted. */
+export function createGate(): { graph: typeof five; release: () => void; entered: Promise<void> } {
+  let release = (): void => {};
+  const opened = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let enter = (): void => {};
+  const entered = new Promise<void>((resolve) => {
+    enter = resolve;
+  });
+  const graph = new StateGraph(Trail)
+    .addNode("before", step("before"))
+    .addNode("gate", async (_state: typeof Trail.State, config: LangGraphRunnableConfig) => {
+      enter();
+      await Promise.race([
+        opened,
+        new Promise((_, reject) => {
+          config.signal?.addEventListener("abort", () => reject(new Error("aborted")), {
+            once: true,
+          });
+        }),
+      ]);
+      return { trail: ["gate"] };
+    })
+    .addEdge("__start__", "before")
+    .addEdge("before", "gate")
+    .compile();
+  return { graph: graph as unknown as typeof five, release, entered };
+}
+
+/** A node that sends custom events. */
+export const custom = new StateGraph(Trail)
+  .addNode("writer", async (_state: typeof Trail.State, config: LangGraphRunnableConfig) => {
+    config.writer?.({ progress: 1 });
+    config.writer?.({ progress: 2 });
+    return { trail: ["writer"] };
+  })
+  .addEdge("__start__", "writer")
+  .compile();
+
+/** A graph inside a graph. */
+export const nested = new StateGraph(Trail)
+  .addNode("outer", step("outer"))
+  .addNode(
+    "child",
+    new StateGraph(Trail).addNode("inner", step("inner")).addEdge("__start__", "inner").compile(),
+  )
+  .addEdge("__start__", "outer")
+  .addEdge("outer", "child")
+  .compile();
+
+/** Tells what it found in its config. */
+export const inspect = new StateGraph(
+  Annotation.Root({
+    configurable: Annotation<Record<string, unknown>>(),
+    metadata: Annotation<unknown>(),
+  }),
+)
+  .addNode("look", async (_state, config: LangGraphRunnableConfig) => ({
+    configurable: Object.fromEntries(
+      Object.entries(config.configurable ?? {}).filter(([key]) => !key.startsWith("__")),
+    ),
+    metadata: config.metadata,
+  }))
+  .addEdge("__start__", "look")
+  .compile();
+
+/** Goes where a command sends it. */
+export const routed = new StateGraph(Trail)
+  .addNode("start", async () => new Command({ goto: "right", update: { trail: ["start"] } }), {
+    ends: ["left", "right"],
+  })
+  .addNode("left", step("left"))
+  .addNode("right", step("right"))
+  .addEdge("__start__", "start")
+  .compile();
+
+/** Answers from a message that was not streamed. */
+export const plain = new StateGraph(MessagesAnnotation)
+  .addNode("reply", async (state: typeof MessagesAnnotation.State) => ({
+    messages: [new AIMessage({ id: "reply", content: `${state.messages.length} so far` })],
+  }))
+  .addEdge("__start__", "reply")
+  .compile();
+
+export { HumanMessage };
+
+/** A registry of graphs that are there already. */
+export function registryOf(graphs: Record<string, unknown>): GraphRegistry {
+  const loaded = Object.entries(graphs).map(
+    ([id, graph]) =>
+      ({
+        id,
+        description: undefined,
+        path: import.meta.filename,
+        exportName: id,
+        kind: "graph",
+        graph,
+      }) as LoadedGraph,
+  );
+  return createGraphRegistry(loaded);
+}
