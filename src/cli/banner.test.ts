@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import type { ObserverStatus } from "../observability/observer.ts";
-import { renderBanner, renderTracing } from "./banner.ts";
+import { createPaint, renderBanner, renderTracing } from "./banner.ts";
 import type { BannerInput } from "./banner.ts";
 
 const INPUT: BannerInput = {
@@ -11,10 +11,9 @@ const INPUT: BannerInput = {
   cwd: "/project",
   database: { kind: "pglite", location: "/project/.aegra/pglite" },
   graphs: [{ id: "agent" }, { id: "other" }],
-  authenticated: true,
   tracing: [],
   readyMs: 700,
-  color: false,
+  paint: createPaint(false),
 };
 
 function langfuse(overrides: Partial<ObserverStatus>): ObserverStatus {
@@ -68,30 +67,16 @@ test("shows failed graphs with place, reason and source", () => {
 });
 
 test("an address for all interfaces is shown as one a browser can open", () => {
-  const banner = renderBanner({
-    ...INPUT,
-    mode: "start",
-    url: "http://0.0.0.0:80",
-    authenticated: false,
-  });
+  const banner = renderBanner({ ...INPUT, mode: "start", url: "http://0.0.0.0:80" });
   expect(banner).toContain("  API        http://localhost:80\n");
-  expect(banner).toContain(
-    "  Auth       none: everyone who can reach this address can use the API.",
-  );
-  expect(renderBanner({ ...INPUT, authenticated: false })).toContain(
-    "none: every program on this machine can use the API.",
-  );
 });
 
-test("PostgreSQL and a stepped port are named", () => {
+test("PostgreSQL is named", () => {
   const banner = renderBanner({
     ...INPUT,
-    url: "http://127.0.0.1:2025",
-    takenPort: 2024,
     database: { kind: "postgres", location: "db.example/app" },
   });
   expect(banner).toContain("  Database   PostgreSQL, db.example/app\n");
-  expect(banner).toContain("  Port 2024 is in use, so this server listens on 2025.\n");
 });
 
 test.each<[Partial<ObserverStatus>, string[]]>([
@@ -128,7 +113,7 @@ test("a target that is off reads like none at all, other targets have their own 
 });
 
 test("colours are optional", () => {
-  expect(renderBanner({ ...INPUT, color: true })).toContain(
+  expect(renderBanner({ ...INPUT, paint: createPaint(true) })).toContain(
     "\u001B[36mhttp://127.0.0.1:2024\u001B[39m",
   );
   expect(renderBanner(INPUT)).not.toContain("\u001B");

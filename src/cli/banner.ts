@@ -13,15 +13,11 @@ export interface BannerInput {
   cwd: string;
   database: { kind: string; location: string };
   graphs: { id: string; error?: ModuleError }[];
-  /** Whether an authentication handler guards the API. */
-  authenticated: boolean;
   /** The tracing targets; empty where tracing is off. */
   tracing: ObserverStatus[];
   /** Milliseconds from the start of the process. */
   readyMs: number;
-  /** A default port that was taken. */
-  takenPort?: number | undefined;
-  color: boolean;
+  paint: Paint;
 }
 
 const LABEL_WIDTH = 11;
@@ -29,7 +25,7 @@ const INDENT = " ".repeat(2 + LABEL_WIDTH);
 
 /** The text shown when the server is ready. */
 export function renderBanner(input: BannerInput): string {
-  const paint = createPaint(input.color);
+  const { paint } = input;
   const url = toBrowserUrl(input.url);
   const rows = [
     `  ${paint.bold(`aegra ${input.version}`)}  ${paint.dim(`${input.mode}, ready in ${input.readyMs} ms`)}`,
@@ -41,15 +37,7 @@ export function renderBanner(input: BannerInput): string {
     ...renderGraphs(input, paint),
     ...input.tracing.flatMap((status) => renderTracing(status, paint)),
     ...(input.tracing.some(({ name }) => name === "langfuse") ? [] : renderTracingOff(paint)),
-    ...(input.authenticated ? [] : [row("Auth", paint.yellow(describeOpenDoor(input.url)))]),
   ];
-  if (input.takenPort !== undefined) {
-    const port = new URL(input.url).port;
-    rows.push(
-      "",
-      paint.yellow(`  Port ${input.takenPort} is in use, so this server listens on ${port}.`),
-    );
-  }
   return `\n${rows.join("\n")}\n\n`;
 }
 
@@ -144,12 +132,6 @@ function describeDatabase({ database, cwd }: BannerInput): string {
   const inside = relative(cwd, database.location);
   const shown = inside.startsWith("..") || inside === "" ? database.location : inside;
   return `PGlite, ${shown}`;
-}
-
-function describeOpenDoor(url: string): string {
-  const local = ["127.0.0.1", "localhost", "[::1]"].includes(new URL(url).hostname);
-  const who = local ? "every program on this machine" : "everyone who can reach this address";
-  return `none: ${who} can use the API. To close it, set auth.path in the config.`;
 }
 
 /** An address a browser can open: "all interfaces" is not one. */

@@ -52,10 +52,27 @@ export async function loadExport(
  */
 export function forgetModules(): void {
   const { cache } = createRequire(import.meta.url);
-  for (const path of Object.keys(cache)) {
-    if (RELOADABLE.has(extname(path)) && !path.includes(`${sep}node_modules${sep}`))
-      delete cache[path];
-  }
+  for (const path of loadedModules()) delete cache[path];
+}
+
+/** The project's modules that are evaluated from TypeScript or JSON in this process, absolute. */
+export function loadedModules(): string[] {
+  return Object.keys(createRequire(import.meta.url).cache).filter(
+    (path) => isReloadable(path) && !path.includes(`${sep}node_modules${sep}`),
+  );
+}
+
+/** The module at `path` and those it has imported, as far as they are evaluated from TypeScript. */
+export function dependenciesOf(path: string): Set<string> {
+  const { cache } = createRequire(import.meta.url);
+  const found = new Set<string>();
+  const visit = (module: string): void => {
+    if (found.has(module)) return;
+    found.add(module);
+    for (const child of cache[module]?.children ?? []) visit(child.filename);
+  };
+  visit(path);
+  return found;
 }
 
 /** Whether a change of this file takes effect by loading again in the same process. */

@@ -1,0 +1,79 @@
+#!/usr/bin/env node
+import { cac } from "cac";
+
+import { reportFailure } from "./failure.ts";
+import { parseServeOptions } from "./options.ts";
+import type { RawOptions } from "./options.ts";
+import { readVersion } from "./serve.ts";
+
+/** The command line was wrong; a command that failed ends with 1. */
+const WRONG_USAGE = 2;
+
+const cli = cac("aegra");
+
+cli
+  .command("dev", "Serve the graphs of this project, and load them again when they change")
+  .option("--port <port>", "Port (default: 2024, or the next free one)")
+  .option("--host <host>", "Address to listen on (default: 127.0.0.1)")
+  .option("--config <file>", "Config file (default: aegra.json, else langgraph.json)")
+  .option("--cwd <folder>", "The project's folder (default: the current one)")
+  .option("--log-level <level>", "trace, debug, info, warn, error, fatal or silent (default: info)")
+  .option("--no-reload", "Do not watch for changes")
+  .action(async (raw: RawOptions & { reload: boolean }) => {
+    const { dev } = await import("./dev.ts");
+    await dev({ ...parseServeOptions(raw), reload: raw.reload });
+  });
+
+cli
+  .command("start", "Serve the graphs of this project")
+  .option("--port <port>", "Port (default: 2024, or the next free one)")
+  .option("--host <host>", "Address to listen on (default: 0.0.0.0)")
+  .option("--config <file>", "Config file (default: aegra.json, else langgraph.json)")
+  .option("--cwd <folder>", "The project's folder (default: the current one)")
+  .option("--log-level <level>", "trace, debug, info, warn, error, fatal or silent (default: info)")
+  .action(async (raw: RawOptions) => {
+    const { start } = await import("./start.ts");
+    await start(parseServeOptions(raw));
+  });
+
+cli
+  .command(
+    "db <action>",
+    "migrate: bring the database up to this version (every start does it too)",
+  )
+  .option("--config <file>", "Config file (default: aegra.json, else langgraph.json)")
+  .option("--cwd <folder>", "The project's folder (default: the current one)")
+  .action(async (action: string, raw: RawOptions) => {
+    if (action !== "migrate")
+      refuse(`Unknown action "${action}" of "aegra db". There is: migrate.`);
+    const { migrateDatabase } = await import("./db.ts");
+    await migrateDatabase(parseServeOptions(raw));
+  });
+
+cli.command("", "").action(() => {
+  const [unknown] = cli.args;
+  if (unknown !== undefined)
+    refuse(`Unknown command "${unknown}". "aegra --help" lists the commands.`);
+  cli.outputHelp();
+});
+
+cli.help();
+cli.version(readVersion());
+
+function refuse(message: string): never {
+  process.stderr.write(`${message}\n`);
+  process.exit(WRONG_USAGE);
+}
+
+try {
+  cli.parse(process.argv, { run: false });
+} catch (error) {
+  refuse(error instanceof Error ? error.message : String(error));
+}
+try {
+  await cli.runMatchedCommand();
+} catch (error) {
+  if (error instanceof Error && error.name === "CACError") refuse(error.message);
+  reportFailure(error);
+  process.exit(1);
+}
