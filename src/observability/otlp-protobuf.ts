@@ -59,7 +59,8 @@ export interface OtlpOrigin {
 export function encodeRequest(origin: OtlpOrigin, spans: readonly Uint8Array[]): Buffer {
   const resource = new ProtobufWriter();
   const resourceBody = resource.begin(1);
-  for (const [key, value] of Object.entries(origin.resource)) writeAttribute(resource, 1, key, value);
+  for (const [key, value] of Object.entries(origin.resource))
+    writeAttribute(resource, 1, key, value);
   resource.end(resourceBody);
   const resourceBytes = resource.finish();
 
@@ -71,12 +72,21 @@ export function encodeRequest(origin: OtlpOrigin, spans: readonly Uint8Array[]):
   const scopeBytes = scope.finish();
 
   const spanBytes = spans.reduce((total, span) => total + span.length, 0);
-  const scopeSpans = Buffer.concat([tag(2, BYTES), varint(scopeBytes.length + spanBytes), scopeBytes]);
+  const scopeSpans = Buffer.concat([
+    tag(2, BYTES),
+    varint(scopeBytes.length + spanBytes),
+    scopeBytes,
+  ]);
   const length = resourceBytes.length + scopeSpans.length + spanBytes;
   return Buffer.concat([tag(1, BYTES), varint(length), resourceBytes, scopeSpans, ...spans]);
 }
 
-function writeAttribute(writer: ProtobufWriter, field: number, key: string, value: OtlpValue): void {
+function writeAttribute(
+  writer: ProtobufWriter,
+  field: number,
+  key: string,
+  value: OtlpValue,
+): void {
   const attribute = writer.begin(field);
   writer.text(1, key);
   const any = writer.begin(2);

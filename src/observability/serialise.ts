@@ -25,6 +25,8 @@ export interface Serialiser {
   toText(value: unknown): string | undefined;
   /** JSON text; a string comes quoted. Never throws. */
   toJson(value: unknown): string;
+  /** The text of a value under `key`, which decides whether it is a credential. Never throws. */
+  entryText(key: string, value: unknown): string;
   /** True once anything was cut; the caller says so in the log, once. */
   readonly cut: boolean;
 }
@@ -55,6 +57,10 @@ export function createSerialiser(
       return writer.field(value);
     },
     toJson: (value) => writer.field(value),
+    entryText(key, value) {
+      if (isSecretValue(value) && writer.isSecretKey(key)) return REDACTED;
+      return typeof value === "string" ? writer.bareText(value) : writer.field(value);
+    },
     get cut() {
       return writer.cut;
     },
@@ -64,7 +70,7 @@ export function createSerialiser(
 class Writer {
   readonly #limits: SerialiseLimits;
   readonly #simplify: Simplify | undefined;
-  readonly #isSecretKey = createSecretKeyTest();
+  readonly isSecretKey = createSecretKeyTest();
   readonly #remembered = new WeakMap<object, string>();
   #left = 0;
   #open: object[] = [];
@@ -106,7 +112,7 @@ class Writer {
       case "function":
         return this.#string(this.#functionName(value));
       default:
-        return value === null ? this.#spend("null") : this.#object(value, depth);
+        return value === null ? this.#spend("null") : this.#object(value as object, depth);
     }
   }
 
@@ -142,7 +148,9 @@ class Writer {
     }
     if (Array.isArray(value)) return this.#array(value, depth);
     const special = plainForm(value);
-    return special === undefined ? this.#record(value, depth) : (this.#write(special.plain, depth) ?? "null");
+    return special === undefined
+      ? this.#record(value, depth)
+      : (this.#write(special.plain, depth) ?? "null");
   }
 
   #array(value: readonly unknown[], depth: number): string {
@@ -185,7 +193,8 @@ class Writer {
     } catch {
       return this.#string("<getter threw>");
     }
-    if (key !== undefined && isSecretValue(inner) && this.#isSecretKey(key)) return this.#string(REDACTED);
+    if (key !== undefined && isSecretValue(inner) && this.isSecretKey(key))
+      return this.#string(REDACTED);
     return this.#write(inner, depth + 1);
   }
 
@@ -203,12 +212,18 @@ class Writer {
   }
 
   #string(value: string): string {
-    return this.#spend(quote(this.#shorten(value, Math.max(0, Math.min(this.#limits.stringChars, this.#left)))));
+    return this.#spend(
+      quote(this.#shorten(value, Math.max(0, Math.min(this.#limits.stringChars, this.#left)))),
+    );
   }
 
   #shorten(value: string, maxChars: number): string {
     let text = value;
-    if (text.length > DATA_URI_CHARS && text.startsWith("data:") && text.slice(0, 200).includes(";base64,")) {
+    if (
+      text.length > DATA_URI_CHARS &&
+      text.startsWith("data:") &&
+      text.slice(0, 200).includes(";base64,")
+    ) {
       const head = text.slice(0, text.indexOf(";base64,") + 8);
       text = `${head}<${value.length - head.length} characters left out>`;
       this.cut = true;
@@ -242,7 +257,11 @@ export function wellFormed(text: string): string {
 }
 
 function isSecretValue(value: unknown): boolean {
-  return (typeof value === "string" && value !== "") || Array.isArray(value) || typeof value === "function";
+  return (
+    (typeof value === "string" && value !== "") ||
+    Array.isArray(value) ||
+    typeof value === "function"
+  );
 }
 
 /** The readable form of the built-in classes whose own properties say nothing. */
@@ -253,7 +272,8 @@ function plainForm(value: object): { plain: unknown } | undefined {
   if (value instanceof Error) return { plain: errorForm(value) };
   if (value instanceof Map) return { plain: mapForm(value) };
   if (value instanceof Set) return { plain: [...value] };
-  if (ArrayBuffer.isView(value)) return { plain: `<${value.constructor.name}, ${value.byteLength} bytes>` };
+  if (ArrayBuffer.isView(value))
+    return { plain: `<${value.constructor.name}, ${value.byteLength} bytes>` };
   if (value instanceof ArrayBuffer) return { plain: `<ArrayBuffer, ${value.byteLength} bytes>` };
   if (value instanceof RegExp || value instanceof URL) return { plain: String(value) };
   if (value instanceof Promise) return { plain: "<Promise>" };
@@ -271,7 +291,10 @@ function plainForm(value: object): { plain: unknown } | undefined {
 function mapForm(value: Map<unknown, unknown>): unknown {
   const plain = Object.create(null) as Record<string, unknown>;
   for (const [key, inner] of value) {
-    const name = typeof key === "object" && key !== null ? `<${key.constructor?.name ?? "object"}>` : String(key);
+    const name =
+      typeof key === "object" && key !== null
+        ? `<${key.constructor?.name ?? "object"}>`
+        : String(key);
     plain[name in plain ? `${name} (${Object.keys(plain).length})` : name] = inner;
   }
   return plain;

@@ -49,7 +49,8 @@ class MemoryStore implements SpanStore {
   add(span: EncodedSpan): void {
     this.#queue.push(span);
     this.#bytes += span.bytes.length;
-    if (this.pending > this.#limits.maxSpans || this.#bytes > this.#limits.maxBytes) this.#makeRoom();
+    if (this.pending > this.#limits.maxSpans || this.#bytes > this.#limits.maxBytes)
+      this.#makeRoom();
   }
 
   take(limit: { maxSpans: number; maxBytes: number }): SpanBatch | undefined {
@@ -64,7 +65,8 @@ class MemoryStore implements SpanStore {
       const next = this.#queue[this.#head] as EncodedSpan;
       if (spans.length > 0 && bytes + next.bytes.length > limit.maxBytes) break;
       // A trace's root comes last and belongs with its children's last batch.
-      if (spans.length >= limit.maxSpans && !(next.root && next.traceId === spans.at(-1)?.traceId)) break;
+      if (spans.length >= limit.maxSpans && !(next.root && next.traceId === spans.at(-1)?.traceId))
+        break;
       spans.push(next);
       bytes += next.bytes.length;
       this.#head += 1;
@@ -99,10 +101,17 @@ class MemoryStore implements SpanStore {
     const perTrace = new Map<string, { spans: number; bytes: number }>();
     for (const span of spans) {
       const trace = perTrace.get(span.traceId) ?? { spans: 0, bytes: 0 };
-      perTrace.set(span.traceId, { spans: trace.spans + 1, bytes: trace.bytes + span.bytes.length });
+      perTrace.set(span.traceId, {
+        spans: trace.spans + 1,
+        bytes: trace.bytes + span.bytes.length,
+      });
     }
     for (const [traceId, trace] of perTrace) {
-      if (count <= this.#limits.maxSpans * AFTER_DROP && bytes <= this.#limits.maxBytes * AFTER_DROP) break;
+      if (
+        count <= this.#limits.maxSpans * AFTER_DROP &&
+        bytes <= this.#limits.maxBytes * AFTER_DROP
+      )
+        break;
       victims.add(traceId);
       count -= trace.spans;
       bytes -= trace.bytes;

@@ -118,7 +118,10 @@ class BackgroundSender implements Sender {
   #giveUpRest(): number {
     let lost = 0;
     for (;;) {
-      const batch = this.#options.store.take({ maxSpans: 10_000, maxBytes: Number.POSITIVE_INFINITY });
+      const batch = this.#options.store.take({
+        maxSpans: 10_000,
+        maxBytes: Number.POSITIVE_INFINITY,
+      });
       if (batch === undefined) return lost;
       lost += batch.spans.length;
       batch.settle([]);
@@ -169,13 +172,18 @@ class BackgroundSender implements Sender {
     }
     const { waiting } = this.#options.store;
     const soon =
-      this.#flushing > 0 || waiting >= this.#options.flushAt || this.state !== "up" || left.length > 0;
+      this.#flushing > 0 ||
+      waiting >= this.#options.flushAt ||
+      this.state !== "up" ||
+      left.length > 0;
     if (waiting > 0) this.#wakeAt(Date.now() + (soon ? 0 : this.#options.flushIntervalMs));
   }
 
   /** The spans that have to be sent again. Splits what the server cannot take, down to the guilty span. */
   async #send(spans: readonly EncodedSpan[]): Promise<readonly EncodedSpan[]> {
-    const answer = await this.#options.transport(this.#options.encode(spans.map((span) => span.bytes)));
+    const answer = await this.#options.transport(
+      this.#options.encode(spans.map((span) => span.bytes)),
+    );
     switch (answer.kind) {
       case "delivered":
         this.#onDelivered(spans.length, answer);
@@ -216,7 +224,10 @@ class BackgroundSender implements Sender {
   #onRetry(answer: Extract<Delivery, { kind: "retry" }>): void {
     this.lastError = answer.message;
     this.#failures += 1;
-    const longest = Math.min(this.#backoff.longest, this.#backoff.first * 2 ** Math.min(this.#failures - 1, 20));
+    const longest = Math.min(
+      this.#backoff.longest,
+      this.#backoff.first * 2 ** Math.min(this.#failures - 1, 20),
+    );
     // Half of the wait is random, so that many servers do not return at the same moment.
     const jittered = longest / 2 + Math.random() * (longest / 2);
     this.#askedToWaitUntil = answer.afterMs === undefined ? 0 : Date.now() + answer.afterMs;

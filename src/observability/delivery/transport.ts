@@ -38,7 +38,12 @@ export function createHttpTransport(options: TransportOptions): Transport {
       const answer = Buffer.from(await response.arrayBuffer());
       return judge(response, answer);
     } catch (error) {
-      return { kind: "retry", afterMs: undefined, refused: false, message: reasonOf(error, options.timeoutMs) };
+      return {
+        kind: "retry",
+        afterMs: undefined,
+        refused: false,
+        message: reasonOf(error, options.timeoutMs),
+      };
     }
   };
 }
@@ -47,14 +52,21 @@ function judge(response: Response, answer: Buffer): Delivery {
   const { status } = response;
   if (response.ok) return { kind: "delivered", ...partialSuccess(response, answer) };
   const message = `HTTP ${status}${excerpt(answer)}`;
-  if (status === 401 || status === 403) return { kind: "retry", afterMs: undefined, refused: true, message };
+  if (status === 401 || status === 403)
+    return { kind: "retry", afterMs: undefined, refused: true, message };
   if (status === 400 || status === 413 || status === 422) return { kind: "unacceptable", message };
-  return { kind: "retry", afterMs: retryAfterMs(response.headers.get("retry-after")), refused: false, message };
+  return {
+    kind: "retry",
+    afterMs: retryAfterMs(response.headers.get("retry-after")),
+    refused: false,
+    message,
+  };
 }
 
 /** OTLP's answer to a request of which a part was refused; there is no telling which spans. */
 function partialSuccess(response: Response, answer: Buffer): { rejected: number; message: string } {
-  if (!(response.headers.get("content-type") ?? "").includes("json")) return { rejected: 0, message: "" };
+  if (!(response.headers.get("content-type") ?? "").includes("json"))
+    return { rejected: 0, message: "" };
   try {
     const body = JSON.parse(answer.toString()) as {
       partialSuccess?: { rejectedSpans?: number | string; errorMessage?: string };

@@ -51,9 +51,11 @@ export interface LangfuseSettings {
  * The settings of a config, or one sentence that says what is missing and what to do. Values that Langfuse
  * would refuse silently are corrected here; `notes` tells which.
  */
-export function toSettings(
-  config: LangfuseConfig,
-): { settings: LangfuseSettings; problem: string | undefined; notes: string[] } {
+export function toSettings(config: LangfuseConfig): {
+  settings: LangfuseSettings;
+  problem: string | undefined;
+  notes: string[];
+} {
   const notes: string[] = [];
   const host = toHost(config.host ?? LANGFUSE_CLOUD);
   const settings: LangfuseSettings = {
@@ -103,7 +105,10 @@ function toRate(rate: number | undefined, notes: string[]): number {
 
 function toEnvironment(environment: string | undefined, notes: string[]): string {
   if (environment === undefined || environment === "") return "default";
-  const fixed = environment.toLowerCase().replaceAll(/[^a-z0-9-_]/g, "-").slice(0, 40);
+  const fixed = environment
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9-_]/g, "-")
+    .slice(0, 40);
   // The server reserves this prefix for itself.
   const usable = fixed.startsWith("langfuse") ? "default" : fixed;
   if (usable !== environment) {

@@ -123,7 +123,9 @@ const TRACEPARENT = /^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}/;
 
 function callerOf(traceparent: string | undefined): Record<string, string> {
   const [, traceId] = TRACEPARENT.exec(traceparent ?? "") ?? [];
-  return traceparent === undefined || traceId === undefined ? {} : { traceparent, caller_trace_id: traceId };
+  return traceparent === undefined || traceId === undefined
+    ? {}
+    : { traceparent, caller_trace_id: traceId };
 }
 
 /** Cuts texts to what the server keeps, marks them, and remembers that it did. */

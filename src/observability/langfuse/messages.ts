@@ -44,7 +44,8 @@ export function isMessage(value: unknown): value is MessageLike {
 /** The readable form of a LangChain message: role, content, tool calls; no ids, no serialised constructor. */
 export function toChatMessage(message: MessageLike): ChatMessage {
   const type = message.getType?.() ?? message._getType?.() ?? "unknown";
-  const role = type === "generic" || type === "chat" ? String(message.role ?? "user") : (ROLES[type] ?? type);
+  const role =
+    type === "generic" || type === "chat" ? String(message.role ?? "user") : (ROLES[type] ?? type);
   const calls = toolCalls(message);
   return {
     role,
@@ -71,7 +72,8 @@ export function readableContent(content: unknown): unknown {
   const texts: string[] = [];
   for (const part of content as unknown[]) {
     if (typeof part === "string") texts.push(part);
-    else if (isRecord(part) && part["type"] === "text" && typeof part["text"] === "string") texts.push(part["text"]);
+    else if (isRecord(part) && part["type"] === "text" && typeof part["text"] === "string")
+      texts.push(part["text"]);
     else return content;
   }
   return texts.join("");
@@ -86,11 +88,16 @@ export function parseMessage(value: unknown): ChatMessage | undefined {
   if (isMessage(value)) return toChatMessage(value);
   if (Array.isArray(value)) {
     const [role, content] = value as unknown[];
-    return typeof role === "string" && value.length === 2 ? { role: ROLES[role] ?? role, content } : undefined;
+    return typeof role === "string" && value.length === 2
+      ? { role: ROLES[role] ?? role, content }
+      : undefined;
   }
   if (!isRecord(value)) return undefined;
   const kwargs = value["lc"] === 1 && isRecord(value["kwargs"]) ? value["kwargs"] : value;
-  const type = value["lc"] === 1 && Array.isArray(value["id"]) ? messageType(String(value["id"].at(-1))) : undefined;
+  const type =
+    value["lc"] === 1 && Array.isArray(value["id"])
+      ? messageType(String(value["id"].at(-1)))
+      : undefined;
   const role = type ?? kwargs["role"] ?? kwargs["type"];
   if (typeof role !== "string" || !("content" in kwargs)) return undefined;
   const calls = kwargs["tool_calls"];
@@ -101,8 +108,8 @@ export function parseMessage(value: unknown): ChatMessage | undefined {
   };
 }
 
-function messageType(className: string): string {
-  return className.replace(/Message(Chunk)?$/, "").toLowerCase();
+function messageType(name: string): string {
+  return name.replace(/Message(Chunk)?$/, "").toLowerCase();
 }
 
 /** What the user said last, in a state or input that has `messages`; `undefined` where there is none. */
@@ -113,14 +120,20 @@ export function lastUserMessage(state: unknown): unknown {
 
 /** The answer in a final state that has `messages`: the last message that is not the user's. */
 export function lastAnswer(state: unknown): unknown {
-  const message = lastMessage(state, (candidate) => candidate.role !== "user" && candidate.role !== "system");
+  const message = lastMessage(
+    state,
+    (candidate) => candidate.role !== "user" && candidate.role !== "system",
+  );
   if (message === undefined) return undefined;
   const content = readableContent(message.content);
   const empty = content === "" || (Array.isArray(content) && content.length === 0);
   return empty && message.tool_calls !== undefined ? { tool_calls: message.tool_calls } : content;
 }
 
-function lastMessage(state: unknown, wanted: (message: ChatMessage) => boolean): ChatMessage | undefined {
+function lastMessage(
+  state: unknown,
+  wanted: (message: ChatMessage) => boolean,
+): ChatMessage | undefined {
   if (!isRecord(state)) return undefined;
   const { messages } = state;
   const list = Array.isArray(messages) && !isPair(messages) ? (messages as unknown[]) : [messages];
@@ -132,14 +145,19 @@ function lastMessage(state: unknown, wanted: (message: ChatMessage) => boolean):
 }
 
 function isPair(value: readonly unknown[]): boolean {
-  return value.length === 2 && typeof value[0] === "string" && value[0] in { user: 1, human: 1, ai: 1, assistant: 1, system: 1 };
+  return (
+    value.length === 2 &&
+    typeof value[0] === "string" &&
+    value[0] in { user: 1, human: 1, ai: 1, assistant: 1, system: 1 }
+  );
 }
 
 /** LangChain's and LangGraph's own objects in readable form, for the serialiser. */
 export const simplifyLangChain: Simplify = (value) => {
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype === Array.prototype) return undefined;
-  if (prototype === Object.prototype || prototype === null) return simplifyRecord(value as Record<string, unknown>);
+  if (prototype === Object.prototype || prototype === null)
+    return simplifyRecord(value as Record<string, unknown>);
   if (isMessage(value)) return { plain: toChatMessage(value), stable: true };
   return simplifyInstance(value as Record<string, unknown>);
 };
@@ -156,7 +174,8 @@ function simplifyRecord(value: Record<string, unknown>): ReturnType<Simplify> {
 function simplifyInstance(value: Record<string, unknown>): ReturnType<Simplify> {
   const kind = value["lg_name"];
   if (kind === "Command") return { plain: commandForm(value), stable: false };
-  if (kind === "Send") return { plain: { send_to: value["node"], args: value["args"] }, stable: false };
+  if (kind === "Send")
+    return { plain: { send_to: value["node"], args: value["args"] }, stable: false };
   if (typeof value["pageContent"] === "string" && "metadata" in value) {
     const { id, pageContent, metadata } = value;
     return { plain: { ...(id === undefined ? {} : { id }), pageContent, metadata }, stable: false };
@@ -178,7 +197,10 @@ export function commandForm(command: Record<string, unknown>): Record<string, un
   for (const key of ["update", "goto", "resume", "graph"]) {
     const value = command[key];
     if (value === undefined || (Array.isArray(value) && value.length === 0)) continue;
-    form[key] = key === "goto" && Array.isArray(value) && value.length === 1 ? (value as unknown[])[0] : value;
+    form[key] =
+      key === "goto" && Array.isArray(value) && value.length === 1
+        ? (value as unknown[])[0]
+        : value;
   }
   return form;
 }

@@ -6,7 +6,10 @@ import type * as LangfuseTracing from "@langfuse/tracing";
 export interface LangfusePackages {
   otel: Pick<typeof OtelApi, "trace" | "ROOT_CONTEXT" | "TraceFlags" | "SpanStatusCode">;
   sdk: Pick<typeof OtelTrace, "BasicTracerProvider" | "AlwaysOnSampler">;
-  langfuse: Pick<typeof LangfuseTracing, "createObservationAttributes" | "LangfuseOtelSpanAttributes">;
+  langfuse: Pick<
+    typeof LangfuseTracing,
+    "createObservationAttributes" | "LangfuseOtelSpanAttributes"
+  >;
 }
 
 /** What has to be typed when they are missing. */
@@ -23,6 +26,8 @@ export async function loadPackages(): Promise<LangfusePackages | { missing: stri
     ]);
     return { otel, sdk, langfuse };
   } catch (error) {
-    return { missing: error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error) };
+    return {
+      missing: error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error),
+    };
   }
 }

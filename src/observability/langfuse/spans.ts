@@ -34,13 +34,19 @@ export interface SpanFactory {
  * ids of a span are set through the id generator right before the (synchronous) start, which gives a root
  * with a chosen trace id and no phantom parent.
  */
-export function createSpanFactory(packages: LangfusePackages, onSpan: (span: EncodedSpan) => void): SpanFactory {
+export function createSpanFactory(
+  packages: LangfusePackages,
+  onSpan: (span: EncodedSpan) => void,
+): SpanFactory {
   const { otel, sdk } = packages;
   const ids = new ChosenIds();
   const provider = new sdk.BasicTracerProvider({
     sampler: new sdk.AlwaysOnSampler(),
     idGenerator: ids,
-    spanLimits: { attributeCountLimit: ATTRIBUTE_COUNT_LIMIT, attributeValueLengthLimit: Number.POSITIVE_INFINITY },
+    spanLimits: {
+      attributeCountLimit: ATTRIBUTE_COUNT_LIMIT,
+      attributeValueLengthLimit: Number.POSITIVE_INFINITY,
+    },
     spanProcessors: [new EncodingProcessor(onSpan)],
   });
   const tracer: Tracer = provider.getTracer(SCOPE.name, SCOPE.version);
@@ -48,7 +54,10 @@ export function createSpanFactory(packages: LangfusePackages, onSpan: (span: Enc
     start({ name, traceId, spanId, parent, startTime }) {
       ids.next = { traceId, spanId };
       try {
-        const context = parent === undefined ? otel.ROOT_CONTEXT : otel.trace.setSpanContext(otel.ROOT_CONTEXT, parent);
+        const context =
+          parent === undefined
+            ? otel.ROOT_CONTEXT
+            : otel.trace.setSpanContext(otel.ROOT_CONTEXT, parent);
         return tracer.startSpan(name, { startTime }, context);
       } finally {
         ids.next = undefined;

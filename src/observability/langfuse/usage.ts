@@ -29,7 +29,9 @@ interface Reported {
  */
 export function usageOf(result: unknown): UsageDetails | undefined {
   if (!isRecord(result)) return undefined;
-  const generations = Array.isArray(result["generations"]) ? (result["generations"] as unknown[]) : [];
+  const generations = Array.isArray(result["generations"])
+    ? (result["generations"] as unknown[])
+    : [];
   const perPrompt = generations
     .map((candidates) => (Array.isArray(candidates) ? (candidates as unknown[]) : []))
     .map((candidates) => candidates.map(reportOfGeneration).find((report) => report !== undefined))
@@ -58,7 +60,13 @@ function reportOfGeneration(generation: unknown): Reported | undefined {
 }
 
 function reportOfMetadata(metadata: Record<string, unknown>): Reported | undefined {
-  for (const key of ["usage_metadata", "usage", "tokenUsage", "token_usage", "estimatedTokenUsage"]) {
+  for (const key of [
+    "usage_metadata",
+    "usage",
+    "tokenUsage",
+    "token_usage",
+    "estimatedTokenUsage",
+  ]) {
     const report = parseUsage(metadata[key]);
     if (report !== undefined) return report;
   }
@@ -67,7 +75,13 @@ function reportOfMetadata(metadata: Record<string, unknown>): Reported | undefin
 
 function parseUsage(usage: unknown): Reported | undefined {
   if (!isRecord(usage)) return undefined;
-  const input = first(usage, ["input_tokens", "prompt_tokens", "promptTokens", "inputTokens", "promptTokenCount"]);
+  const input = first(usage, [
+    "input_tokens",
+    "prompt_tokens",
+    "promptTokens",
+    "inputTokens",
+    "promptTokenCount",
+  ]);
   const output = first(usage, [
     "output_tokens",
     "completion_tokens",
@@ -79,7 +93,10 @@ function parseUsage(usage: unknown): Reported | undefined {
   const native = nativeCache(usage);
   const inputDetails = {
     ...numbers(usage["input_token_details"]),
-    ...renamed(usage["prompt_tokens_details"], { cached_tokens: "cache_read", audio_tokens: "audio" }),
+    ...renamed(usage["prompt_tokens_details"], {
+      cached_tokens: "cache_read",
+      audio_tokens: "audio",
+    }),
     ...native,
   };
   const cached = (inputDetails["cache_read"] ?? 0) + (inputDetails["cache_creation"] ?? 0);
@@ -89,7 +106,10 @@ function parseUsage(usage: unknown): Reported | undefined {
     inputDetails,
     outputDetails: {
       ...numbers(usage["output_token_details"]),
-      ...renamed(usage["completion_tokens_details"], { reasoning_tokens: "reasoning", audio_tokens: "audio" }),
+      ...renamed(usage["completion_tokens_details"], {
+        reasoning_tokens: "reasoning",
+        audio_tokens: "audio",
+      }),
     },
     // Anthropic's and Bedrock's own figures leave the cache out of the input; so does whoever reports more
     // cached tokens than input.
@@ -99,7 +119,11 @@ function parseUsage(usage: unknown): Reported | undefined {
 
 /** The cache figures of Anthropic's and Bedrock's own usage objects. */
 function nativeCache(usage: Record<string, unknown>): Record<string, number> {
-  const read = first(usage, ["cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"]);
+  const read = first(usage, [
+    "cache_read_input_tokens",
+    "cacheReadInputTokens",
+    "cacheReadInputTokenCount",
+  ]);
   const written = first(usage, [
     "cache_creation_input_tokens",
     "cacheWriteInputTokens",
@@ -115,7 +139,12 @@ function nativeCache(usage: Record<string, unknown>): Record<string, number> {
 function exclusive(report: Reported): UsageDetails {
   const details = splitCacheLifetimes(report.inputDetails);
   const usage: UsageDetails = {};
-  const inputLeft = takeOut(usage, { prefix: "input", left: report.input, details, outside: report.cacheOutside });
+  const inputLeft = takeOut(usage, {
+    prefix: "input",
+    left: report.input,
+    details,
+    outside: report.cacheOutside,
+  });
   const outputLeft = takeOut(usage, {
     prefix: "output",
     left: report.output,
@@ -194,5 +223,7 @@ function renamed(source: unknown, names: Record<string, string>): Record<string,
 }
 
 function toCount(value: unknown): number | undefined {
-  return typeof value === "number" && Number.isFinite(value) && value >= 0 ? Math.round(value) : undefined;
+  return typeof value === "number" && Number.isFinite(value) && value >= 0
+    ? Math.round(value)
+    : undefined;
 }

@@ -1,0 +1,313 @@
+import type { Logger } from "pino";
+import { createMemoryStore } from "../delivery/memory-store.ts";
+import { createSender, type DeliveryState, type Sender } from "../delivery/sender.ts";
+import { createHttpTransport } from "../delivery/transport.ts";
+import {
+  createNoopObserver,
+  type Observer,
+  type ObserverStatus,
+  type RunObservation,
+} from "../observer.ts";
+import { encodeRequest } from "../otlp-protobuf.ts";
+import { toSettings, type LangfuseConfig, type LangfuseSettings } from "./config.ts";
+import { isSampled, traceIdOf } from "./identity.ts";
+import { INSTALL_COMMAND, loadPackages, type LangfusePackages } from "./packages.ts";
+import { basicAuth, checkProject, type ProjectCheck } from "./project.ts";
+import { observeRun } from "./run.ts";
+import { createScoreSender, type ScoreSender } from "./scores.ts";
+import { createSpanFactory, SCOPE } from "./spans.ts";
+import type { TraceEnvironment } from "./trace.ts";
+
+/** What the observer needs from around it. */
+export interface LangfuseDeps {
+  log: Logger;
+}
+
+/**
+ * An observer that sends every run to Langfuse. Always resolves: where something is missing it says so once, and
+ * the observer it gives is harmless and tells what is wrong in `status()`. The keys are checked in the
+ * background. `shutdown` releases it.
+ */
+export async function loadLangfuseObserver(
+  config: LangfuseConfig,
+  deps: LangfuseDeps,
+): Promise<Observer> {
+  if (!config.enabled) return createNoopObserver();
+  const { settings, problem, notes } = toSettings(config);
+  for (const note of notes) deps.log.warn(note);
+  if (problem !== undefined) {
+    deps.log.warn(`Langfuse tracing is off: ${problem} Runs are not traced.`);
+    return createIdleObserver(settings.host, problem);
+  }
+  const packages = await loadPackages();
+  if ("missing" in packages) {
+    const message = `its packages are not installed. Run: ${INSTALL_COMMAND}`;
+    deps.log.warn(
+      `Langfuse tracing is off: ${message} (${packages.missing}). Runs are not traced.`,
+    );
+    return createIdleObserver(settings.host, message);
+  }
+  return new LangfuseObserver(settings, packages, deps.log);
+}
+
+/** Does nothing, and says why. */
+function createIdleObserver(host: string, message: string): Observer {
+  return {
+    ...createNoopObserver(),
+    status: () => [
+      {
+        name: "langfuse",
+        state: "misconfigured",
+        message: `Tracing is off: ${message}`,
+        host,
+        spans: { made: 0, sent: 0, pending: 0, dropped: 0 },
+        last_error: message,
+      },
+    ],
+  };
+}
+
+/** How often an unanswered key check is repeated, at first and at most. */
+const RECHECK_MS = { first: 2_000, longest: 60_000 } as const;
+
+class LangfuseObserver implements Observer {
+  readonly #settings: LangfuseSettings;
+  readonly #log: Logger;
+  readonly #sender: Sender;
+  readonly #scores: ScoreSender;
+  readonly #environment: TraceEnvironment;
+  readonly #unobserved: Observer = createNoopObserver();
+  readonly #stop = new AbortController();
+  readonly #ready: Promise<void>;
+  readonly #noticed = new Set<string>();
+  #check: ProjectCheck | undefined;
+  #recheck: NodeJS.Timeout | undefined;
+  #checks = 0;
+  #lostScores = 0;
+
+  constructor(settings: LangfuseSettings, packages: LangfusePackages, log: Logger) {
+    this.#settings = settings;
+    this.#log = log;
+    this.#sender = this.#createSender();
+    this.#scores = createScoreSender(settings, (reason) => this.#onScoreLoss(reason));
+    this.#environment = {
+      settings,
+      packages,
+      spans: createSpanFactory(packages, (span) => this.#sender.put(span)),
+      schemas: new WeakMap(),
+      notice: (kind, message) => this.#notice(kind, message),
+    };
+    this.#ready = this.#checkKeys();
+  }
+
+  startRun(run: Parameters<Observer["startRun"]>[0]): RunObservation {
+    try {
+      if (this.#stop.signal.aborted || !isSampled(run.run_id, this.#settings.sampleRate)) {
+        return this.#unobserved.startRun(run);
+      }
+      return observeRun(this.#environment, run, (error) => this.#onBug(error));
+    } catch (error) {
+      this.#onBug(error);
+      return this.#unobserved.startRun(run);
+    }
+  }
+
+  async score(score: Parameters<Observer["score"]>[0]): Promise<void> {
+    this.#scores.add(score);
+  }
+
+  traceUrl(runId: string): string | undefined {
+    const projectId = this.#check?.kind === "ok" ? this.#check.projectId : undefined;
+    if (projectId === undefined || !isSampled(runId, this.#settings.sampleRate)) return undefined;
+    return `${this.#settings.host}/project/${encodeURIComponent(projectId)}/traces/${traceIdOf(runId)}`;
+  }
+
+  status(): ObserverStatus[] {
+    const { state, message } = this.#state();
+    return [
+      {
+        name: "langfuse",
+        state,
+        message,
+        host: this.#settings.host,
+        spans: this.#sender.counts(),
+        last_error:
+          this.#sender.lastError ?? (this.#check?.kind === "ok" ? undefined : this.#check?.message),
+      },
+    ];
+  }
+
+  ready(): Promise<void> {
+    return this.#ready;
+  }
+
+  async flush(timeoutMs: number): Promise<boolean> {
+    const [spans, scores] = await Promise.all([
+      this.#sender.flush(timeoutMs),
+      this.#scores.flush(timeoutMs),
+    ]);
+    return spans && scores;
+  }
+
+  async shutdown(timeoutMs: number): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    const scores = this.#scores.flush(timeoutMs);
+    const before = this.#sender.counts().dropped;
+    await this.#sender.close(timeoutMs);
+    await scores;
+    this.#scores.close();
+    this.#stop.abort();
+    clearTimeout(this.#recheck);
+    const { dropped, pending } = this.#sender.counts();
+    const lost = dropped - before + pending;
+    if (lost > 0) {
+      this.#log.warn(
+        { spans: lost },
+        `${lost} spans were not delivered to Langfuse before the server stopped.`,
+      );
+    }
+  }
+
+  #state(): { state: ObserverStatus["state"]; message: string } {
+    const { host } = this.#settings;
+    const delivery = this.#sender.state;
+    if (delivery === "refused" || (this.#check?.kind === "refused" && delivery !== "up")) {
+      const message =
+        this.#check?.kind === "refused"
+          ? this.#check.message
+          : `Langfuse at ${host} refuses the traces (${this.#sender.lastError}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY. Traces wait in the meantime.`;
+      return { state: "misconfigured", message };
+    }
+    if (delivery === "down" || (this.#check?.kind === "unreachable" && delivery !== "up")) {
+      const message =
+        delivery === "down" || this.#check?.kind !== "unreachable"
+          ? `Langfuse at ${host} does not accept traces now (${this.#sender.lastError}). They wait and are tried again.`
+          : this.#check.message;
+      return { state: "unreachable", message };
+    }
+    if (this.#check === undefined && delivery !== "up") {
+      return { state: "checking", message: `Checking the keys with ${host}.` };
+    }
+    return { state: "on", message: this.#onMessage() };
+  }
+
+  #onMessage(): string {
+    const name = this.#check?.kind === "ok" ? this.#check.projectName : undefined;
+    return name === undefined
+      ? `Traces go to ${this.#settings.host}.`
+      : `Traces go to the project "${name}" at ${this.#settings.host}.`;
+  }
+
+  async #checkKeys(): Promise<void> {
+    const before = this.#check?.kind;
+    const answer = await checkProject(this.#settings, this.#stop.signal);
+    if (this.#stop.signal.aborted) return;
+    this.#check = answer;
+    this.#checks += 1;
+    if (answer.kind === "ok") {
+      if (before !== undefined) this.#log.info(`Langfuse is back. ${this.#onMessage()}`);
+      return;
+    }
+    if (before !== answer.kind) this.#log.warn(answer.message);
+    const waitMs = Math.min(
+      RECHECK_MS.longest,
+      RECHECK_MS.first * 2 ** Math.min(this.#checks - 1, 10),
+    );
+    this.#recheckIn(waitMs);
+  }
+
+  #recheckIn(waitMs: number): void {
+    clearTimeout(this.#recheck);
+    this.#recheck = setTimeout(() => void this.#checkKeys(), waitMs);
+    this.#recheck.unref();
+  }
+
+  #createSender(): Sender {
+    const settings = this.#settings;
+    return createSender({
+      store: createMemoryStore((spans) => this.#onDropped(spans)),
+      transport: createHttpTransport({
+        url: `${settings.host}/api/public/otel/v1/traces`,
+        headers: {
+          ...settings.headers,
+          authorization: basicAuth(settings),
+          "x-langfuse-ingestion-version": "4",
+          "x-langfuse-sdk-name": "javascript",
+          "x-langfuse-sdk-version": SCOPE.version,
+          "x-langfuse-public-key": settings.publicKey,
+        },
+        timeoutMs: settings.timeoutMs,
+      }),
+      encode: (spans) =>
+        encodeRequest({ resource: { "service.name": "aegra" }, scope: SCOPE }, spans),
+      flushAt: settings.flushAt,
+      flushIntervalMs: settings.flushIntervalMs,
+      onState: (state, message) => this.#onDelivery(state, message),
+      onRefusedSpan: (span, message) =>
+        this.#log.error(
+          { trace_id: span.traceId, bytes: span.bytes.length },
+          `Langfuse refused a span for good: ${message}`,
+        ),
+      onPartial: (rejected, message) =>
+        this.#log.error(
+          { spans: rejected },
+          `Langfuse left out ${rejected} spans of an accepted request: ${message}`,
+        ),
+    });
+  }
+
+  /** One line per change. What the key check has already said at the start is not said again. */
+  #onDelivery(state: DeliveryState, message: string): void {
+    if (state === "up") {
+      if (this.#check !== undefined && this.#check.kind !== "ok") this.#recheckIn(0);
+      else if (this.#noticed.delete("down"))
+        this.#log.info(`Langfuse accepts traces again; what waited is being sent.`);
+      return;
+    }
+    const said =
+      state === "refused" ? this.#check?.kind === "refused" : this.#check?.kind === "unreachable";
+    if (said) return;
+    this.#noticed.add("down");
+    this.#log.warn(
+      state === "refused"
+        ? `Langfuse refuses the traces (${message}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY. Traces wait in the meantime.`
+        : `Langfuse does not accept traces (${message}). They wait and are tried again.`,
+    );
+  }
+
+  #onDropped(spans: number): void {
+    const { dropped } = this.#sender.counts();
+    this.#log.error(
+      { spans, dropped },
+      `The queue of traces is full: the oldest traces were given up (${spans} spans, ${dropped} since the start).`,
+    );
+  }
+
+  #onScoreLoss(reason: string): void {
+    this.#lostScores += 1;
+    this.#log.error({ lost: this.#lostScores }, `A score was not delivered to Langfuse: ${reason}`);
+  }
+
+  #notice(kind: "cut" | "mask", message: string): void {
+    if (this.#noticed.has(kind)) return;
+    this.#noticed.add(kind);
+    if (kind === "cut") {
+      this.#log.warn(
+        `Something was too long for a trace and was cut, with a mark (${message}). Said once.`,
+      );
+    } else {
+      this.#log.error(
+        `The mask of the configuration failed: ${message}. The fields it fails on are withheld. Said once.`,
+      );
+    }
+  }
+
+  #onBug(error: unknown): void {
+    if (this.#noticed.has("bug")) return;
+    this.#noticed.add("bug");
+    this.#log.error(
+      { err: error },
+      "Tracing met an error of its own; the run is not affected. Said once.",
+    );
+  }
+}

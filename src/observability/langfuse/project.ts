@@ -1,0 +1,67 @@
+import type { LangfuseSettings } from "./config.ts";
+import { reasonOf } from "../delivery/transport.ts";
+
+/** What Langfuse says about the keys. */
+export type ProjectCheck =
+  | { kind: "ok"; projectId: string | undefined; projectName: string | undefined }
+  | { kind: "refused"; message: string }
+  | { kind: "unreachable"; message: string };
+
+/** The `Authorization` of a project's keys. */
+export function basicAuth(settings: LangfuseSettings): string {
+  return `Basic ${Buffer.from(`${settings.publicKey}:${settings.secretKey}`).toString("base64")}`;
+}
+
+/** Asks `GET /api/public/projects` which project the keys belong to. Never rejects. */
+export async function checkProject(
+  settings: LangfuseSettings,
+  signal: AbortSignal,
+): Promise<ProjectCheck> {
+  try {
+    const response = await fetch(`${settings.host}/api/public/projects`, {
+      headers: {
+        ...settings.headers,
+        authorization: basicAuth(settings),
+        accept: "application/json",
+      },
+      redirect: "manual",
+      signal: AbortSignal.any([signal, AbortSignal.timeout(settings.timeoutMs)]),
+    });
+    const text = await response.text();
+    if (response.status === 401 || response.status === 403) {
+      return {
+        kind: "refused",
+        message: `Langfuse at ${settings.host} refused the keys (HTTP ${response.status}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY, and that LANGFUSE_HOST is the server they were made on.`,
+      };
+    }
+    if (!response.ok) return unreachable(settings, `HTTP ${response.status}`);
+    return (
+      toProject(text) ??
+      unreachable(settings, "the answer is not Langfuse's; is this the right address?")
+    );
+  } catch (error) {
+    return unreachable(settings, reasonOf(error, settings.timeoutMs));
+  }
+}
+
+function unreachable(settings: LangfuseSettings, reason: string): ProjectCheck {
+  return {
+    kind: "unreachable",
+    message: `Langfuse at ${settings.host} cannot be reached (${reason}): check LANGFUSE_HOST and the network. Traces wait in the meantime.`,
+  };
+}
+
+function toProject(text: string): ProjectCheck | undefined {
+  try {
+    const body = JSON.parse(text) as { data?: Array<{ id?: unknown; name?: unknown }> };
+    if (!Array.isArray(body.data)) return undefined;
+    const [project] = body.data;
+    return {
+      kind: "ok",
+      projectId: typeof project?.id === "string" ? project.id : undefined,
+      projectName: typeof project?.name === "string" ? project.name : undefined,
+    };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,208 @@
+import type { ObservedRun, RunObservation, RunOutcome } from "../observer.ts";
+import { RunHandler } from "./handler.ts";
+import { lostSpanIdOf, rootSpanIdOf } from "./identity.ts";
+import { lastAnswer, lastUserMessage } from "./messages.ts";
+import { errorStack, errorText, interruptOutput, interruptValue, type Level } from "./outcome.ts";
+import {
+  RunTrace,
+  type Observation,
+  type ObservationFields,
+  type TraceEnvironment,
+} from "./trace.ts";
+
+/** How each ending reads: on the root, and on what was still open below it. */
+const ENDINGS: Record<
+  RunOutcome["status"],
+  { level: Level; message: string | undefined; openLevel: Level; open: string }
+> = {
+  success: {
+    level: "DEFAULT",
+    message: undefined,
+    openLevel: "DEFAULT",
+    open: "still open when the run ended",
+  },
+  interrupted: {
+    level: "DEFAULT",
+    message: undefined,
+    openLevel: "DEFAULT",
+    open: "the run was interrupted",
+  },
+  cancelled: {
+    level: "WARNING",
+    message: "cancelled",
+    openLevel: "WARNING",
+    open: "the run was cancelled",
+  },
+  rolled_back: {
+    level: "WARNING",
+    message: "rolled back",
+    openLevel: "WARNING",
+    open: "the run was rolled back",
+  },
+  timeout: { level: "ERROR", message: "timed out", openLevel: "ERROR", open: "the run timed out" },
+  error: {
+    level: "ERROR",
+    message: "failed",
+    openLevel: "WARNING",
+    open: "the run failed elsewhere",
+  },
+  lost: {
+    level: "WARNING",
+    message: "the worker was lost",
+    openLevel: "WARNING",
+    open: "the worker was lost",
+  },
+};
+
+/** Begins to observe a run. The root is sent when the run ends; a lost run's root is another attempt's to send. */
+export function observeRun(
+  environment: TraceEnvironment,
+  run: ObservedRun,
+  onBug: (error: unknown) => void,
+): RunObservation {
+  const trace = new RunTrace(environment, run);
+  const rootId = rootSpanIdOf(run.run_id);
+  const later = run.attempt > 1;
+  const startedMs = Math.min((later ? run.created_at : run.started_at).getTime(), Date.now());
+  const root = trace.open(
+    {
+      type: "agent",
+      name: run.assistant_name || run.graph_id,
+      parent: undefined,
+      spanId: rootId,
+      startTime: trace.now(startedMs),
+    },
+    { input: traceInput(run.input) },
+  );
+  const base = later ? openAttempt(trace, root, run) : root;
+  const handler = new RunHandler({
+    trace,
+    base,
+    signal: run.signal,
+    schemas: environment.schemas,
+    onBug,
+  });
+  let ended = false;
+  return {
+    traceId: trace.traceId,
+    callbacks: [handler],
+    metadata: {},
+    // Spans get their parents and times explicitly, so the ambient context stays the application's own.
+    within: (work) => work(),
+    end(outcome) {
+      if (ended) return;
+      ended = true;
+      try {
+        finish({ trace, root, base, run, handler }, outcome);
+      } catch (error) {
+        onBug(error);
+      }
+    },
+  };
+}
+
+/** The layer of a further attempt, and a word on the one before, whose worker could not leave it any more. */
+function openAttempt(trace: RunTrace, root: Observation, run: ObservedRun): Observation {
+  const startTime = trace.now(Math.min(run.started_at.getTime(), Date.now()));
+  noteLost(trace, root, { run, attempt: run.attempt - 1, startTime });
+  return trace.open(
+    { type: "span", name: `attempt ${run.attempt}`, parent: root.context, startTime },
+    { metadata: { attempt: run.attempt } },
+  );
+}
+
+function noteLost(
+  trace: RunTrace,
+  root: Observation,
+  lost: { run: ObservedRun; attempt: number; startTime: [number, number] },
+): void {
+  const spanId = lostSpanIdOf(lost.run.run_id, lost.attempt);
+  const note = trace.open(
+    {
+      type: "span",
+      name: `attempt ${lost.attempt} lost`,
+      parent: root.context,
+      spanId,
+      startTime: lost.startTime,
+    },
+    { metadata: { attempt: lost.attempt } },
+  );
+  trace.close(note, {
+    level: "WARNING",
+    statusMessage: "the worker was lost; the run goes on from its last checkpoint",
+  });
+}
+
+function finish(
+  parts: {
+    trace: RunTrace;
+    root: Observation;
+    base: Observation;
+    run: ObservedRun;
+    handler: RunHandler;
+  },
+  outcome: RunOutcome,
+): void {
+  const { trace, root, base, run, handler } = parts;
+  const ending = ENDINGS[outcome.status];
+  handler.sweep({ level: ending.openLevel, statusMessage: ending.open });
+  if (outcome.status === "lost") {
+    if (base !== root) trace.close(base, { level: "WARNING", statusMessage: ending.open });
+    noteLost(trace, root, {
+      run,
+      attempt: run.attempt,
+      startTime: trace.now(Math.min(run.started_at.getTime(), Date.now())),
+    });
+    trace.finish();
+    return;
+  }
+  const metadata = { ...trace.metadata, status: outcome.status };
+  const story: ObservationFields = {
+    level: ending.level,
+    statusMessage: statusMessage(outcome, ending.message),
+    output: traceOutput(outcome),
+  };
+  if (base !== root) trace.close(base, { level: story.level, statusMessage: story.statusMessage });
+  trace.describeTrace(root, metadata);
+  const stack =
+    ending.level === "ERROR" && !handler.hasExplained(outcome.error)
+      ? errorStack(outcome.error)
+      : undefined;
+  trace.close(root, {
+    ...story,
+    metadata: stack === undefined ? metadata : { ...metadata, error_stack: stack },
+  });
+  trace.finish();
+}
+
+function statusMessage(outcome: RunOutcome, otherwise: string | undefined): string | undefined {
+  if (outcome.error === undefined || otherwise === undefined) return otherwise;
+  const text = errorText(outcome.error);
+  return outcome.status === "error" ? text : `${otherwise}: ${text}`;
+}
+
+/** The last user message where the input has messages; else the input itself. */
+function traceInput(input: unknown): unknown {
+  return safely(() => lastUserMessage(input)) ?? input;
+}
+
+/** The question of an interrupt; else the answer where the state has messages; else the state. */
+function traceOutput(outcome: RunOutcome): unknown {
+  if (
+    outcome.status === "interrupted" &&
+    outcome.interrupts !== undefined &&
+    outcome.interrupts.length > 0
+  ) {
+    return interruptOutput(outcome.interrupts.map(interruptValue));
+  }
+  return safely(() => lastAnswer(outcome.output)) ?? outcome.output;
+}
+
+/** States are the user's own objects, whose getters may throw. */
+function safely(read: () => unknown): unknown {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}

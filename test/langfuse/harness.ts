@@ -1,0 +1,138 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { pino, type Logger } from "pino";
+import { loadLangfuseObserver } from "../../src/observability/langfuse/observer.ts";
+import type { LangfuseConfig } from "../../src/observability/langfuse/config.ts";
+import type { ObservedRun, Observer, RunOutcome } from "../../src/observability/observer.ts";
+import type { LangfuseReceiver } from "../support/langfuse-receiver.ts";
+
+export interface LogLine {
+  level: number;
+  msg: string;
+}
+
+/** A real logger whose lines a test can read. */
+export function createLogCapture(): { log: Logger; lines: LogLine[] } {
+  const lines: LogLine[] = [];
+  const log = pino(
+    { level: "debug" },
+    { write: (text: string) => void lines.push(JSON.parse(text) as LogLine) },
+  );
+  return { log, lines };
+}
+
+export function configFor(
+  receiver: LangfuseReceiver,
+  overrides: Partial<LangfuseConfig> = {},
+): LangfuseConfig {
+  return {
+    enabled: true,
+    publicKey: receiver.publicKey,
+    secretKey: receiver.secretKey,
+    host: receiver.url,
+    flushIntervalMs: 20,
+    ...overrides,
+  };
+}
+
+export async function openObserver(
+  receiver: LangfuseReceiver,
+  overrides: Partial<LangfuseConfig> = {},
+): Promise<{ observer: Observer; lines: LogLine[] }> {
+  const { log, lines } = createLogCapture();
+  const observer = await loadLangfuseObserver(configFor(receiver, overrides), { log });
+  return { observer, lines };
+}
+
+let counter = 0;
+
+/** A run id no other test has used. */
+export function newRunId(): string {
+  counter += 1;
+  return `0199aaaa-0000-7000-8000-${String(process.pid).padStart(6, "0")}${String(counter).padStart(6, "0")}`;
+}
+
+export function observedRun(overrides: Partial<ObservedRun> = {}): ObservedRun {
+  const now = Date.now();
+  return {
+    run_id: newRunId(),
+    thread_id: "thread-1",
+    session_id: "thread-1",
+    user_id: "alice",
+    graph_id: "agent",
+    assistant_id: "assistant-1",
+    assistant_name: "Weather agent",
+    assistant_version: 1,
+    attempt: 1,
+    trigger: "api",
+    tags: [],
+    metadata: {},
+    input: undefined,
+    checkpoint_id: undefined,
+    resumed_from: undefined,
+    created_at: new Date(now - 5),
+    started_at: new Date(now),
+    traceparent: undefined,
+    ...overrides,
+  };
+}
+
+/** As much of a compiled graph as a run needs. */
+export interface Invocable {
+  invoke(input: never, config?: object): Promise<unknown>;
+}
+
+/** What the engine does with a run: observes it, runs the graph, tells the outcome. Gives the trace id. */
+export async function runObserved(
+  observer: Observer,
+  graph: Invocable,
+  options: {
+    input: unknown;
+    run?: Partial<ObservedRun>;
+    config?: Record<string, unknown>;
+    /** Overrides what the graph's end says. */
+    outcome?: RunOutcome | ((thrown: unknown) => RunOutcome);
+  },
+): Promise<{ traceId: string; output: unknown; thrown: unknown }> {
+  const run = observedRun({ input: options.input, ...options.run });
+  const observation = observer.startRun(run);
+  const config = {
+    callbacks: observation.callbacks,
+    runId: run.run_id,
+    runName: run.assistant_name,
+    ...options.config,
+    metadata: {
+      thread_id: run.thread_id,
+      ...(options.config?.["metadata"] as object | undefined),
+      ...observation.metadata,
+    },
+  };
+  let output: unknown;
+  let thrown: unknown;
+  try {
+    output = await observation.within(() => graph.invoke(options.input as never, config));
+  } catch (error) {
+    thrown = error;
+  }
+  const { outcome } = options;
+  observation.end(
+    typeof outcome === "function" ? outcome(thrown) : (outcome ?? outcomeOf(output, thrown)),
+  );
+  return { traceId: observation.traceId ?? "", output, thrown };
+}
+
+function outcomeOf(output: unknown, thrown: unknown): RunOutcome {
+  if (thrown !== undefined) return { status: "error", error: thrown };
+  const { __interrupt__: interrupts, ...state } = (output ?? {}) as { __interrupt__?: unknown[] };
+  if (interrupts !== undefined) return { status: "interrupted", output: state, interrupts };
+  return { status: "success", output };
+}
+
+/**
+ * The file a golden trace is kept in. `UPDATE_GOLDEN=1` writes it; a missing file is a failure otherwise, so
+ * that no test passes for want of an expectation.
+ */
+export async function golden(name: string, text: string): Promise<string> {
+  const file = new URL(`./golden/${name}.txt`, import.meta.url);
+  if (process.env["UPDATE_GOLDEN"] === "1") await writeFile(file, text);
+  return readFile(file, "utf8");
+}
