@@ -29,7 +29,7 @@ import { openStore } from "./storage/store.ts";
 import { createThreadRepository } from "./storage/threads.ts";
 
 /** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
-const LEASE_MS = 30_000;
+const LEASE_MS = 10_000;
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 /** Ports tried after the default one before giving up. */
 const PORT_STEPS = 100;
@@ -163,7 +163,10 @@ async function compose(
   });
 
   // PGlite has one process at a time, so a run that is marked running belongs to one that is gone.
-  const recovered = await runs.recover({ everything: database.kind === "pglite" });
+  const recovered = await runs.recover({
+    workerId: worker.id,
+    everything: database.kind === "pglite",
+  });
   if (recovered.length > 0) {
     log.warn({ runs: recovered.length }, "runs that were cut off go on where they stopped");
   }

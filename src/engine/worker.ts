@@ -21,7 +21,7 @@ import { settle } from "./settle.ts";
  */
 
 const POLL_MS = 1_000;
-const RECOVER_MS = 5_000;
+const RECOVER_MS = 2_000;
 /** How often the result of a run is offered to a database that does not answer. */
 const FINISH_TRIES = 6;
 
@@ -71,7 +71,7 @@ export class Worker {
     every(POLL_MS, async () => this.poke());
     every(Math.max(1_000, this.#options.leaseMs / 3), () => this.#renew());
     every(RECOVER_MS, async () => {
-      const recovered = await this.#options.runs.recover({ everything: false });
+      const recovered = await this.#options.runs.recover({ workerId: this.id, everything: false });
       for (const run of recovered) {
         this.#options.log.warn(
           { run_id: run.run_id, attempt: run.attempt },

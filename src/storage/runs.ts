@@ -121,8 +121,14 @@ export interface RunRepository {
     runIds: readonly string[],
     leaseMs: number,
   ): Promise<{ run_id: string; cancel_action: CancelAction | null }[]>;
-  /** Puts runs whose worker went silent back into the queue. `everything` takes all running ones. */
-  recover(options: { everything: boolean }): Promise<{ run_id: string; attempt: number }[]>;
+  /**
+   * Puts runs whose worker went silent back into the queue, but for those of `workerId`, who is alive to ask.
+   * `everything` takes all running ones, whatever their lease.
+   */
+  recover(options: {
+    workerId: string;
+    everything: boolean;
+  }): Promise<{ run_id: string; attempt: number }[]>;
   /** Gives a run back unfinished, so that another worker takes it; false if the lease is lost. */
   release(lease: Lease): Promise<boolean>;
   /** Ends a run and settles its thread; `lost` if the lease is not held any more. */
@@ -220,12 +226,12 @@ export function createRunRepository(database: Queryable): RunRepository {
       return rows;
     },
 
-    async recover({ everything }) {
+    async recover({ workerId, everything }) {
       const { rows } = await database.query<{ run_id: string; attempt: number }>(
         `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
-         WHERE status = 'running' AND ($1 OR lease_expires_at < now())
+         WHERE status = 'running' AND worker_id <> $2 AND ($1 OR lease_expires_at < now())
          RETURNING run_id, attempt`,
-        [everything],
+        [everything, workerId],
       );
       return rows;
     },
