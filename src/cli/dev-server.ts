@@ -67,9 +67,13 @@ function watchProject(serving: Serving): void {
     watcher.close();
     void close(RESTART);
   };
+  const name = (path: string): string => relative(config.cwd, path);
+  const reloadAll = async (): Promise<void> => {
+    await reload(serving);
+    watchOutside(serving, watcher);
+  };
   const onChange = (changed: string[]): void => {
     const paths = changed.flatMap((path) => [path, toRealPath(path)]);
-    const name = (path: string): string => relative(config.cwd, path);
     const configFile = paths.find(
       (path) => contents.has(path) && contents.get(path) !== readText(path),
     );
@@ -82,10 +86,7 @@ function watchProject(serving: Serving): void {
     if (guard !== undefined) return restart(`${name(guard)} changed, which authentication needs`);
     if (!paths.some((path) => isRelevant(path, serving))) return;
     // One reload at a time; a change during a reload gets its own.
-    work = work.then(async () => {
-      await reload(serving);
-      watchOutside(serving, watcher);
-    });
+    work = work.then(reloadAll);
   };
   const watcher = watchTree(config.cwd, { quietMs: QUIET_MS, onChange });
   watchOutside(serving, watcher);

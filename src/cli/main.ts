@@ -50,13 +50,7 @@ cli
     await migrateDatabase(parseServeOptions(raw));
   });
 
-cli.command("", "").action(() => {
-  const [unknown] = cli.args;
-  if (unknown !== undefined)
-    refuse(`Unknown command "${unknown}". "aegra --help" lists the commands.`);
-  cli.outputHelp();
-});
-
+cli.usage("<command> [options]");
 cli.help();
 cli.version(readVersion());
 
@@ -66,7 +60,13 @@ function refuse(message: string): never {
 }
 
 try {
-  cli.parse(process.argv, { run: false });
+  const { options } = cli.parse(process.argv, { run: false });
+  const [unknown] = cli.args;
+  if (!cli.matchedCommand && !options["help"] && !options["version"]) {
+    if (unknown !== undefined)
+      refuse(`Unknown command "${unknown}". "aegra --help" lists the commands.`);
+    cli.outputHelp();
+  }
 } catch (error) {
   refuse(error instanceof Error ? error.message : String(error));
 }

@@ -81,11 +81,12 @@ async function showBanner({ config, server, console }: Serving): Promise<void> {
     statuses.filter(({ state }) => state === "checking").map(({ name }) => name),
   );
   if (waiting.size === 0) return;
-  void checked.then(() => {
+  const tellAnswer = (): void => {
     const answered = observer.status().filter(({ name }) => waiting.has(name));
     const lines = answered.flatMap((status) => renderTracing(status, console.paint));
     console.print(`${lines.join("\n")}\n`);
-  });
+  };
+  void checked.then(tellAnswer);
 }
 
 /** Every graph of the registry, with its failure if it has one. */
