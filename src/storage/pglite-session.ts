@@ -30,7 +30,8 @@ export class PgliteSession {
   readonly #options: PgliteSessionOptions;
   #queue: Request[] = [];
   #owner: number | undefined;
-  #running: Promise<void> | undefined;
+  #running = false;
+  readonly #whenIdle: (() => void)[] = [];
   #listening: number | undefined;
 
   constructor(options: PgliteSessionOptions) {
@@ -60,24 +61,23 @@ export class PgliteSession {
 
   /** Resolves when nothing runs. */
   async idle(): Promise<void> {
-    while (this.#running) await this.#running;
+    if (this.#running) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
   #run(): void {
-    this.#running ??= this.#drain()
-      .catch((error: unknown) => this.#options.onFailure(error))
-      .finally(() => {
-        this.#running = undefined;
-      });
+    if (this.#running) return;
+    this.#running = true;
+    this.#drain().catch((error: unknown) => this.#options.onFailure(error));
   }
 
   async #drain(): Promise<void> {
-    for (;;) {
-      const next = this.#next();
-      if (!next) return;
+    for (let next = this.#next(); next; next = this.#next()) {
       this.#owner = next.connection;
       await this.#answer(next);
     }
+    // In the same turn as the look at the empty queue: what arrives later must find that nothing runs.
+    this.#running = false;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
   #next(): Request | undefined {

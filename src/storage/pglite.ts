@@ -82,7 +82,7 @@ async function connect(options: ConnectOptions): Promise<PgliteDatabase> {
       { cause },
     );
   });
-  const clientConfig = { user: "postgres", database: "postgres", ssl: false };
+  const clientConfig = { user: "postgres", database: "postgres", ssl: false, pipeline: true };
   const pool = new pg.Pool({
     ...clientConfig,
     max: CONNECTIONS,

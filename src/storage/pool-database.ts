@@ -82,7 +82,8 @@ export class PoolDatabase implements Database {
     const scope: OpenTransaction = { database: this, open: true };
     let broken = false;
     try {
-      await client.query("BEGIN");
+      // Not awaited: it travels with the first statement. If it fails, so does that one.
+      client.query("BEGIN").catch(() => {});
       const tx: Queryable = {
         query: async <Row extends object>(text: string, params?: readonly unknown[]) => {
           if (!scope.open)

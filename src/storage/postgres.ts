@@ -37,6 +37,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     application_name: options.applicationName ?? "aegra",
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     keepAlive: true,
+    pipeline: true,
   };
   const target = parseTarget(config);
   const pool = new pg.Pool({
