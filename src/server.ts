@@ -25,7 +25,7 @@ import { migrate } from "./storage/migrate.ts";
 import { openDatabase } from "./storage/open.ts";
 import { createRunEventRepository } from "./storage/run-events.ts";
 import { createRunRepository } from "./storage/runs.ts";
-import { openStore } from "./storage/store.ts";
+import { openStore, type StoreOptions } from "./storage/store.ts";
 import { createThreadRepository } from "./storage/threads.ts";
 
 /** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
@@ -98,7 +98,7 @@ async function compose(
   const runEvents = createRunEventRepository(database);
   const checkpoints = openCheckpoints(database);
   closers.push(() => checkpoints.close());
-  const store: BaseStore = await openStore(database, config.store);
+  const store: BaseStore = await openStore(database, toStoreOptions(config));
   closers.push(async () => store.stop());
 
   const events = new EventLog({ repository: runEvents, serialise: toJson });
@@ -332,6 +332,23 @@ function toInfo(parts: {
       failed: graphs.failures().map(({ id }) => id),
     },
     tracing: observer.status(),
+  };
+}
+
+function toStoreOptions({ store }: Config): StoreOptions {
+  if (store.index) {
+    throw new ServerError(
+      "startup_failed",
+      "store.index is not supported yet: embeddings cannot be loaded. Remove it from the configuration.",
+    );
+  }
+  const { default_ttl, refresh_on_read, sweep_interval_minutes } = store.ttl ?? {};
+  return {
+    ttl: store.ttl && {
+      ...(default_ttl !== undefined && { defaultTtl: default_ttl }),
+      ...(refresh_on_read !== undefined && { refreshOnRead: refresh_on_read }),
+      ...(sweep_interval_minutes !== undefined && { sweepIntervalMinutes: sweep_interval_minutes }),
+    },
   };
 }
 

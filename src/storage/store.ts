@@ -13,7 +13,7 @@ import type { IndexConfig, TTLConfig } from "@langchain/langgraph-checkpoint-pos
 import { ServerError } from "../errors.ts";
 import type { Database } from "./database.ts";
 
-export interface StoreConfig {
+export interface StoreOptions {
   /** Semantic search: needs the `vector` extension, which PGlite brings along. */
   index?: IndexConfig | undefined;
   /** Times in minutes. Without `sweepIntervalMinutes` expired items are hidden but stay in the table. */
@@ -28,7 +28,7 @@ export interface StoreConfig {
  */
 export async function openStore(
   database: Database,
-  config: StoreConfig = {},
+  config: StoreOptions = {},
 ): Promise<DatabaseStore> {
   const store = new DatabaseStore(database, config);
   if (config.index) await store.prepareIndex();
@@ -57,11 +57,11 @@ const SETUP_ATTEMPTS = 5;
  */
 export class DatabaseStore extends BaseStore {
   readonly #database: Database;
-  readonly #config: StoreConfig;
+  readonly #config: StoreOptions;
   readonly #inner: PostgresStore;
 
   /** Prefer `openStore`, which also prepares what the configuration needs. */
-  constructor(database: Database, config: StoreConfig) {
+  constructor(database: Database, config: StoreOptions) {
     super();
     this.#database = database;
     this.#config = config;
