@@ -9,7 +9,7 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import { setImmediate } from "node:timers/promises";
 import { PGlite } from "@electric-sql/pglite";
 import { vector } from "@electric-sql/pglite-pgvector";
-import pg from "pg";
+import { Client, Pool } from "pg";
 import type { Database } from "../src/storage/database.ts";
 import { openPglite } from "../src/storage/pglite.ts";
 import { PgliteSession } from "../src/storage/pglite-session.ts";
@@ -43,7 +43,7 @@ const openInMain: Open = async (folder) => {
     },
   });
   let connections = 0;
-  const pool = new pg.Pool({
+  const pool = new Pool({
     user: "postgres",
     max: 8,
     idleTimeoutMillis: 0,
@@ -64,7 +64,7 @@ const openInMain: Open = async (folder) => {
     kind: "pglite",
     location: folder,
     pool,
-    createListenClient: () => new pg.Client(),
+    createListenClient: () => new Client(),
     heartbeatMs: 0,
     prepare: true,
     log: () => {},

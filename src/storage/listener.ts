@@ -143,12 +143,10 @@ export class Listener {
         return;
       }
       waiting = true;
-      client.query("SELECT 1").then(
-        () => {
-          waiting = false;
-        },
-        () => this.#lost(client),
-      );
+      client
+        .query("SELECT 1")
+        .then(() => (waiting = false))
+        .catch(() => this.#lost(client));
     }, heartbeatMs);
     this.#heartbeat.unref();
   }

@@ -151,7 +151,7 @@ async function isTouched(path: string): Promise<boolean> {
       () => undefined,
     );
   const before = await touchedAt();
-  for (let waitedMs = 0; waitedMs < SILENCE_MS && before !== undefined; waitedMs += 500) {
+  for (let waitedMs = 0; waitedMs < SILENCE_MS; waitedMs += 500) {
     await delay(500);
     const now = await touchedAt();
     if (now !== before) return now !== undefined;

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import pg from "pg";
+import { Client, Pool } from "pg";
 import { ServerError } from "../errors.ts";
 import type { Database } from "./database.ts";
 import type { StorageLog } from "./listener.ts";
@@ -53,8 +53,8 @@ export async function openPglite(options: PgliteOptions): Promise<PgliteDatabase
       location: folder,
       template,
       log,
-      afterOpen: layout.finish,
-      afterClose: lock.release,
+      afterOpen: () => layout.finish(),
+      afterClose: () => lock.release(),
     });
   } catch (error) {
     await lock.release();
@@ -83,7 +83,7 @@ async function connect(options: ConnectOptions): Promise<PgliteDatabase> {
     );
   });
   const clientConfig = { user: "postgres", database: "postgres", ssl: false, pipeline: true };
-  const pool = new pg.Pool({
+  const pool = new Pool({
     ...clientConfig,
     max: CONNECTIONS,
     idleTimeoutMillis: 0,
@@ -94,7 +94,7 @@ async function connect(options: ConnectOptions): Promise<PgliteDatabase> {
     location: options.location,
     pool,
     createListenClient: () =>
-      new pg.Client({ ...clientConfig, stream: () => thread.createStream(true) }),
+      new Client({ ...clientConfig, stream: () => thread.createStream(true) }),
     heartbeatMs: 0,
     prepare: true,
     log,
@@ -155,17 +155,15 @@ async function assertMajor(
   folder: string,
   paths: { files: string; record: string },
 ): Promise<void> {
-  const recorded = (JSON.parse(await readFile(paths.record, "utf8")) as { postgres?: unknown })
-    .postgres;
-  const onDisk = await readFile(join(paths.files, "PG_VERSION"), "utf8").then(
-    (text) => Number(text.trim()),
-    () => recorded,
+  const record = JSON.parse(await readFile(paths.record, "utf8")) as { postgres?: unknown };
+  const onDisk = await readFile(join(paths.files, "PG_VERSION"), "utf8");
+  const other = [Number(record.postgres), Number(onDisk)].find(
+    (major) => major !== PGLITE_POSTGRES_MAJOR,
   );
-  const other = [recorded, onDisk].find((major) => major !== PGLITE_POSTGRES_MAJOR);
   if (other === undefined) return;
   throw new ServerError(
     "startup_failed",
-    `The database in ${folder} was written by PostgreSQL ${String(other)}; this version of aegra embeds ` +
+    `The database in ${folder} was written by PostgreSQL ${other}; this version of aegra embeds ` +
       `PostgreSQL ${PGLITE_POSTGRES_MAJOR} and cannot read it. Start with the version of aegra that wrote it and ` +
       "export the data, or use another folder.",
   );

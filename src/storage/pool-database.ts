@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from "node:async_hooks";
-import pg from "pg";
+import { types } from "pg";
 import type { Client, Pool, PoolClient, QueryConfig } from "pg";
 import type { Database, Queryable, QueryResult, Subscription } from "./database.ts";
 import { Listener } from "./listener.ts";
@@ -182,12 +182,12 @@ export class PoolDatabase implements Database {
   }
 }
 
+const DEFAULT_TYPES: { getTypeParser(oid: number, format?: string): unknown } = types;
+
 /** Counts and sequence numbers are numbers as long as a number can hold them. */
 const PORT_TYPES: NonNullable<QueryConfig["types"]> = {
   getTypeParser: (oid: number, format?: "text" | "binary") => {
-    const parse: (value: string) => unknown =
-      oid === INT8 ? parseInt8 : pg.types.getTypeParser(oid, (format ?? "text") as "text");
-    return parse;
+    return oid === INT8 ? parseInt8 : DEFAULT_TYPES.getTypeParser(oid, format);
   },
 };
 
@@ -196,9 +196,10 @@ function parseInt8(value: string): number | string {
   return Number.isSafeInteger(number) ? number : value;
 }
 
+const ignore = (): void => {};
+
 /** Keeps a connection that dies in use from ending the process: the statement on it rejects anyway. */
 function guard(client: PoolClient): (broken?: boolean) => void {
-  const ignore = (): void => {};
   client.on("error", ignore);
   return (broken = false) => {
     client.removeListener("error", ignore);

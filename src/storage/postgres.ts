@@ -1,4 +1,4 @@
-import pg from "pg";
+import { Client, Pool } from "pg";
 import type { ClientConfig } from "pg";
 import { ServerError } from "../errors.ts";
 import type { Database } from "./database.ts";
@@ -40,7 +40,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     pipeline: true,
   };
   const target = parseTarget(config);
-  const pool = new pg.Pool({
+  const pool = new Pool({
     ...config,
     max: options.maxConnections ?? 10,
     idleTimeoutMillis: IDLE_TIMEOUT_MS,
@@ -49,7 +49,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     kind: "postgres",
     location: `${target.host}:${target.port}/${target.database}`,
     pool,
-    createListenClient: () => new pg.Client(config),
+    createListenClient: () => new Client(config),
     heartbeatMs: HEARTBEAT_MS,
     prepare: options.prepareStatements ?? true,
     log: options.log ?? (() => {}),
@@ -72,7 +72,7 @@ interface Target {
 
 function parseTarget(config: ClientConfig): Target {
   try {
-    const { host, port, database = "", user = "" } = new pg.Client(config);
+    const { host, port, database = "", user = "" } = new Client(config);
     return { host, port, database, user };
   } catch {
     // No cause: the parser's error carries the whole URL, password included.

