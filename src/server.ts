@@ -1,8 +1,7 @@
 import { createRequire } from "node:module";
-import type { Server as HttpServer } from "node:http";
-import { serve } from "@hono/node-server";
-import type { BaseStore } from "@langchain/langgraph-checkpoint";
+import { dirname } from "node:path";
 import { loadAuth } from "./auth/load.ts";
+import { toModuleReference } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
 import { EventLog } from "./engine/event-log.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
@@ -15,6 +14,9 @@ import { ServerError } from "./errors.ts";
 import { loadGraphs } from "./graphs/load.ts";
 import { createGraphRegistry, type GraphRegistry } from "./graphs/registry.ts";
 import { createApp } from "./http/app.ts";
+import { listen } from "./http/listen.ts";
+import { loadConfigured, loadFunction } from "./modules/function.ts";
+import type { Mask } from "./observability/langfuse/config.ts";
 import { loadLangfuseObserver } from "./observability/langfuse/observer.ts";
 import type { Logger } from "./observability/log.ts";
 import type { Observer } from "./observability/observer.ts";
@@ -31,8 +33,6 @@ import { createThreadRepository } from "./storage/threads.ts";
 /** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
 const LEASE_MS = 10_000;
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
-/** Ports tried after the default one before giving up. */
-const PORT_STEPS = 100;
 const DEFAULT_GRACE_MS = 10_000;
 
 /** A running server. Whoever opened it closes it. */
@@ -98,7 +98,7 @@ async function compose(
   const runEvents = createRunEventRepository(database);
   const checkpoints = openCheckpoints(database);
   closers.push(() => checkpoints.close());
-  const store: BaseStore = await openStore(database, toStoreOptions(config));
+  const store = await openStore(database, await toStoreOptions(config));
   closers.push(async () => store.stop());
 
   const events = new EventLog({ repository: runEvents, serialise: toJson });
@@ -226,10 +226,46 @@ async function openObserver(
   log: Logger,
   closers: (() => Promise<unknown>)[],
 ): Promise<Observer> {
-  const { mask: _mask, ...langfuse } = config.langfuse;
-  const observer = await loadLangfuseObserver(langfuse, { log });
+  const { mask: reference, ...langfuse } = config.langfuse;
+  const mask =
+    langfuse.enabled && reference
+      ? ((await loadFunction(reference, { cwd: config.cwd, option: "langfuse.mask" })) as Mask)
+      : undefined;
+  const observer = await loadLangfuseObserver({ ...langfuse, mask, version: undefined }, { log });
   closers.push(() => observer.shutdown(1_000));
   return observer;
+}
+
+/** The store's options, with the function that makes its vectors. */
+async function toStoreOptions(config: Config): Promise<StoreOptions> {
+  const { index, ttl } = config.store;
+  return {
+    ...(ttl && {
+      ttl: {
+        ...(ttl.default_ttl !== undefined && { defaultTtl: ttl.default_ttl }),
+        ...(ttl.refresh_on_read !== undefined && { refreshOnRead: ttl.refresh_on_read }),
+        ...(ttl.sweep_interval_minutes !== undefined && {
+          sweepIntervalMinutes: ttl.sweep_interval_minutes,
+        }),
+      },
+    }),
+    ...(index && { index: { ...index, embed: await loadEmbeddings(index.embed, config) } }),
+  };
+}
+
+type Embed = NonNullable<StoreOptions["index"]>["embed"];
+
+async function loadEmbeddings(embed: string, config: Config): Promise<Embed> {
+  const option = "store.index.embed";
+  if (!/\.[cm]?[jt]sx?:/u.test(embed)) {
+    throw new ServerError(
+      "startup_failed",
+      `${option}: "${embed}" is not a file of yours. Write "./embed.ts:embeddings", where the export is a LangChain Embeddings object or a function from texts to vectors.`,
+    );
+  }
+  const base = config.configPath ? dirname(config.configPath) : config.cwd;
+  const reference = toModuleReference(embed, base);
+  return (await loadConfigured(reference, { cwd: config.cwd, option })) as Embed;
 }
 
 async function registerSystemAssistants(
@@ -247,59 +283,6 @@ async function registerSystemAssistants(
       metadata: { created_by: "system" },
     });
   }
-}
-
-/** Listens on the port that was asked for, or on the first free one from the default on. */
-async function listen(
-  fetch: (request: Request) => Response | Promise<Response>,
-  config: Config,
-  log: Logger,
-): Promise<{ http: HttpServer; port: number }> {
-  const { value: first, explicit } = config.port;
-  const last = explicit ? first : Math.min(first + PORT_STEPS, 65_535);
-  for (let port = first; port <= last; port += 1) {
-    const http = await tryListen(fetch, config.host, port);
-    if (!http) continue;
-    const address = http.address();
-    const actual = typeof address === "object" && address ? address.port : port;
-    if (port !== first) log.warn(`port ${first} is taken; using ${actual}`);
-    return { http, port: actual };
-  }
-  throw new ServerError(
-    "startup_failed",
-    explicit
-      ? `Port ${first} is taken. Stop what listens there, or choose another one with --port or PORT.`
-      : `No free port between ${first} and ${last}. Choose one with --port or PORT.`,
-  );
-}
-
-/** The HTTP server, or `undefined` if the port is taken. */
-function tryListen(
-  fetch: (request: Request) => Response | Promise<Response>,
-  hostname: string,
-  port: number,
-): Promise<HttpServer | undefined> {
-  return new Promise((resolve, reject) => {
-    const http = serve({ fetch, hostname, port, overrideGlobalObjects: false }, () => {
-      http.off("error", onError);
-      resolve(http);
-    }) as HttpServer;
-    const onError = (error: NodeJS.ErrnoException): void => {
-      if (error.code === "EADDRINUSE") return resolve(undefined);
-      const hint =
-        error.code === "EACCES"
-          ? "This user may not listen there; choose a port above 1023."
-          : "Check --host and --port.";
-      reject(
-        new ServerError(
-          "startup_failed",
-          `Cannot listen on ${hostname}:${port} (${error.code ?? error.message}). ${hint}`,
-          { cause: error },
-        ),
-      );
-    };
-    http.once("error", onError);
-  });
 }
 
 function toTrace(observer: Observer, runId: string): { trace_id?: string; trace_url?: string } {
@@ -332,23 +315,6 @@ function toInfo(parts: {
       failed: graphs.failures().map(({ id }) => id),
     },
     tracing: observer.status(),
-  };
-}
-
-function toStoreOptions({ store }: Config): StoreOptions {
-  if (store.index) {
-    throw new ServerError(
-      "startup_failed",
-      "store.index is not supported yet: embeddings cannot be loaded. Remove it from the configuration.",
-    );
-  }
-  const { default_ttl, refresh_on_read, sweep_interval_minutes } = store.ttl ?? {};
-  return {
-    ttl: store.ttl && {
-      ...(default_ttl !== undefined && { defaultTtl: default_ttl }),
-      ...(refresh_on_read !== undefined && { refreshOnRead: refresh_on_read }),
-      ...(sweep_interval_minutes !== undefined && { sweepIntervalMinutes: sweep_interval_minutes }),
-    },
   };
 }
 
