@@ -3,7 +3,7 @@ import { pino, type Logger } from "pino";
 import { loadLangfuseObserver } from "../../src/observability/langfuse/observer.ts";
 import type { LangfuseConfig } from "../../src/observability/langfuse/config.ts";
 import type { ObservedRun, Observer, RunOutcome } from "../../src/observability/observer.ts";
-import type { LangfuseReceiver } from "../support/langfuse-receiver.ts";
+import { openLangfuseReceiver, type LangfuseReceiver } from "../support/langfuse-receiver.ts";
 
 export interface LogLine {
   level: number;
@@ -131,8 +131,65 @@ function outcomeOf(output: unknown, thrown: unknown): RunOutcome {
  * The file a golden trace is kept in. `UPDATE_GOLDEN=1` writes it; a missing file is a failure otherwise, so
  * that no test passes for want of an expectation.
  */
-export async function golden(name: string, text: string): Promise<string> {
+async function golden(name: string, text: string): Promise<string> {
   const file = new URL(`./golden/${name}.txt`, import.meta.url);
   if (process.env["UPDATE_GOLDEN"] === "1") await writeFile(file, text);
   return readFile(file, "utf8");
+}
+
+/** A receiver and an observer that talks to it, and traces compared with what is kept. */
+export interface TraceBench {
+  readonly receiver: LangfuseReceiver;
+  readonly observer: Observer;
+  readonly lines: readonly LogLine[];
+  /** Runs a graph and gives its trace as text beside what is expected. Throws if a real server would object. */
+  trace(
+    name: string,
+    graph: Invocable,
+    options: Parameters<typeof runObserved>[2],
+  ): Promise<{ text: string; expected: string; traceId: string; output: unknown; thrown: unknown }>;
+  /** The same for a trace that was made otherwise. */
+  compare(name: string, traceId: string): Promise<{ text: string; expected: string }>;
+  close(): Promise<void>;
+}
+
+export async function openBench(overrides: Partial<LangfuseConfig> = {}): Promise<TraceBench> {
+  const receiver = await openLangfuseReceiver();
+  const { observer, lines } = await openObserver(receiver, {
+    environment: "test",
+    release: "r1",
+    version: "v1",
+    ...overrides,
+  });
+  await observer.ready();
+  const compare = async (
+    name: string,
+    traceId: string,
+  ): Promise<{ text: string; expected: string }> => {
+    await observer.flush(10_000);
+    await receiver.waitForTrace(traceId);
+    const violations = receiver.violations();
+    if (violations.length > 0)
+      throw new Error(`a real server would object:\n${violations.join("\n")}`);
+    const bug = lines.find((line) => line.msg.includes("error of its own"));
+    if (bug !== undefined) throw new Error(JSON.stringify(bug));
+    const runId = traceId.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
+    const text = receiver.formatTrace(traceId).replaceAll(runId, "<run>");
+    return { text, expected: await golden(name, text) };
+  };
+  return {
+    receiver,
+    observer,
+    lines,
+    compare,
+    async trace(name, graph, options) {
+      receiver.clear();
+      const result = await runObserved(observer, graph, options);
+      return { ...result, ...(await compare(name, result.traceId)) };
+    },
+    async close() {
+      await observer.shutdown(5_000);
+      await receiver.close();
+    },
+  };
 }

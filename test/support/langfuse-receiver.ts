@@ -96,6 +96,7 @@ class Receiver implements LangfuseReceiver {
   readonly requests: ReceivedRequest[] = [];
   readonly spans: ReceivedSpan[] = [];
   readonly scores: ReceivedScore[] = [];
+  port = 0;
   readonly #server: Server;
   readonly #options: ReceiverOptions;
   readonly #behaviours = new Map<string, Behaviour>();
@@ -119,10 +120,7 @@ class Receiver implements LangfuseReceiver {
       this.#server.once("error", reject);
       this.#server.listen(port, "127.0.0.1", resolve);
     });
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port;
+    this.port = (this.#server.address() as AddressInfo).port;
   }
 
   get url(): string {

@@ -142,16 +142,21 @@ class BackgroundSender implements Sender {
         this.#timerAt = Number.POSITIVE_INFINITY;
         this.#pump();
       },
-      Math.max(0, due - Date.now()),
+      Math.max(0, Math.ceil(due - Date.now())),
     );
     // A process with nothing else to do still delivers its spans, but does not live on for a dead server.
     if (this.state === "down" || this.state === "refused") this.#timer.unref();
   }
 
   #pump(): void {
+    // Timers may fire a moment early.
+    if (Date.now() < this.#notBefore) {
+      this.#wakeAt(this.#notBefore);
+      return;
+    }
     const healthy = this.state === "up" || this.state === "idle";
     const most = healthy ? (this.#options.maxInFlight ?? 4) : 1;
-    while (this.#inFlight < most && !this.#closed && Date.now() >= this.#notBefore) {
+    while (this.#inFlight < most && !this.#closed) {
       const batch = this.#options.store.take({
         maxSpans: this.#options.flushAt,
         maxBytes: this.#options.maxBatchBytes ?? DEFAULT_BATCH_BYTES,

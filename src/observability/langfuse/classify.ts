@@ -13,8 +13,11 @@ export type ObservationType =
   | "guardrail"
   | "evaluator";
 
-/** What a chain event is in the trace: an observation, or framework noise whose children move up. */
-export type ChainKind = { type: ObservationType; name: string } | "hidden";
+/**
+ * What a chain event is in the trace: an observation, or framework noise whose children move up. A graph nobody
+ * named has no name of its own and goes by that of the node or tool it runs in.
+ */
+export type ChainKind = { type: ObservationType; name: string | undefined } | "hidden";
 
 export interface ChainEvent {
   /** LangChain's description of the runnable. */
@@ -60,12 +63,14 @@ export function classifyChain(event: ChainEvent, inherited: unknown): ChainKind 
   if (event.tags.includes(HIDDEN_TAG)) return "hidden";
   const className = idOf(event.serialized).at(-1) ?? "";
   const name = event.runName ?? className;
+  const node = nodeOf(event.metadata);
   const chosen = event.metadata[TYPE_KEY];
   if (chosen !== inherited && isObservationType(chosen)) return { type: chosen, name };
   if (event.runType === "embedding") return { type: "embedding", name };
   if (event.tags.some((tag) => NODE_TAG.test(tag))) {
-    return { type: "chain", name: nodeOf(event.metadata) ?? name };
+    return { type: "chain", name: node ?? name };
   }
+  // A config handed on inside a node can carry the node's name along; it is not the name of what it was handed to.
   if (isGraph(event.serialized)) {
     return {
       type: "agent",

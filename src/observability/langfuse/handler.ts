@@ -27,7 +27,9 @@ interface Step {
   observation: Observation;
   /** False for noise: its observation is an ancestor's, and is not its to end. */
   own: boolean;
+  name: string;
   metadata: Metadata;
+  tags: readonly string[];
   model: string | undefined;
   firstToken: Date | undefined;
   prompt: ReturnType<typeof promptOf>;
@@ -84,7 +86,7 @@ export class RunHandler extends BaseCallbackHandler {
     this.#guard(() => {
       const parent = this.#parent(parentRunId);
       if (parentRunId === undefined && (isGraph(chain) || this.#steps.size === 0)) {
-        this.#hide(runId, this.#options.base, metadata);
+        this.#hide(runId, { observation: this.#options.base, name: "graph", metadata, tags });
         return;
       }
       const kind = classifyChain(
@@ -92,12 +94,22 @@ export class RunHandler extends BaseCallbackHandler {
         parent?.metadata[TYPE_KEY],
       );
       if (kind === "hidden") {
-        this.#hide(runId, this.#observationOf(parent), metadata);
+        this.#hide(runId, {
+          observation: this.#observationOf(parent),
+          name: parent?.name ?? "graph",
+          metadata,
+          tags,
+        });
         const prompt = promptOf(metadata);
         if (prompt !== undefined && parent !== undefined) parent.prompt = prompt;
         return;
       }
-      this.#begin({ ...kind, runId, parent, metadata, tags }, { input: unwrap(inputs, "input") });
+      const name = kind.name ?? parent?.name ?? "graph";
+      const model = kind.type === "embedding" ? textOf(metadata["ls_model_name"]) : undefined;
+      this.#begin(
+        { type: kind.type, name, runId, parent, metadata, tags },
+        { input: unwrap(inputs, "input"), model },
+      );
     });
   }
 
@@ -295,35 +307,27 @@ export class RunHandler extends BaseCallbackHandler {
     if (this.#closed || this.#steps.has(start.runId)) return undefined;
     const metadata = {
       ...newMetadata(start.metadata, start.parent?.metadata, start.type),
-      ...tagMetadata(start.tags),
+      ...tagMetadata(start.tags, start.parent?.tags ?? []),
       ...start.extra,
     };
     const observation = this.#options.trace.open(
       { type: start.type, name: start.name, parent: this.#observationOf(start.parent).context },
       { ...fields, metadata },
     );
-    const step: Step = {
+    const step = newStep({
       observation,
       own: true,
+      name: start.name,
       metadata: start.metadata,
-      model: undefined,
-      firstToken: undefined,
-      prompt: undefined,
-    };
+      tags: start.tags,
+    });
     this.#steps.set(start.runId, step);
     return step;
   }
 
-  #hide(runId: string, observation: Observation, metadata: Metadata): void {
+  #hide(runId: string, step: Pick<Step, "observation" | "name" | "metadata" | "tags">): void {
     if (this.#closed || this.#steps.has(runId)) return;
-    this.#steps.set(runId, {
-      observation,
-      own: false,
-      metadata,
-      model: undefined,
-      firstToken: undefined,
-      prompt: undefined,
-    });
+    this.#steps.set(runId, newStep({ ...step, own: false }));
   }
 
   #finish(runId: string, fields: (step: Step) => ObservationFields): void {
@@ -373,6 +377,10 @@ export class RunHandler extends BaseCallbackHandler {
   }
 }
 
+function newStep(step: Pick<Step, "observation" | "own" | "name" | "metadata" | "tags">): Step {
+  return { ...step, model: undefined, firstToken: undefined, prompt: undefined };
+}
+
 /** A model call that did not come to its end: its first token, and no usage the server would have to guess. */
 function unused(step: Step): ObservationFields {
   if (step.observation.type !== "generation") return {};
@@ -386,6 +394,10 @@ function unused(step: Step): ObservationFields {
 function unwrap(value: unknown, key: "input" | "output"): unknown {
   if (!isRecord(value) || isMessage(value)) return value;
   return Object.keys(value).length === 1 && key in value ? value[key] : value;
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
 }
 
 const TOOL_JSON_CHARS = 200_000;
@@ -435,7 +447,7 @@ function sameValue(left: unknown, right: unknown): boolean {
     : false;
 }
 
-function tagMetadata(tags: readonly string[]): Metadata {
-  const own = ownTags(tags);
+function tagMetadata(tags: readonly string[], inherited: readonly string[]): Metadata {
+  const own = ownTags(tags).filter((tag) => !inherited.includes(tag));
   return own.length === 0 ? {} : { tags: own };
 }

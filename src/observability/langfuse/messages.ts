@@ -197,6 +197,11 @@ export function commandForm(command: Record<string, unknown>): Record<string, un
   for (const key of ["update", "goto", "resume", "graph"]) {
     const value = command[key];
     if (value === undefined || (Array.isArray(value) && value.length === 0)) continue;
+    if (key === "graph") {
+      // Anything else is a checkpoint namespace, which says nothing to a reader.
+      if (value === "__parent__") form["graph"] = "parent";
+      continue;
+    }
     form[key] =
       key === "goto" && Array.isArray(value) && value.length === 1
         ? (value as unknown[])[0]
