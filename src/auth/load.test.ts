@@ -69,7 +69,7 @@ test("whatever is wrong with the module, the server does not start", async () =>
     "the Auth has no authenticate handler",
   );
   const thrown = await refusal(`${HEAD}\nconst a: number = 1;\nthrow new Error("no secret");\n`);
-  expect(thrown).toContain("src/auth.ts:4:7: no secret");
+  expect(thrown).toContain("src/auth.ts:4: no secret");
   expect(thrown).toContain('> 4 | throw new Error("no secret");');
   expect(await refusal(`${HEAD}export const auth = new Auth(;`)).toContain("src/auth.ts:2:");
 });

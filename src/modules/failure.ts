@@ -5,9 +5,11 @@ import { fileURLToPath } from "node:url";
 /** Why a module of the user's could not be loaded, in terms of the user's own source. */
 export interface ModuleError {
   message: string;
-  /** Absolute path of the user's file; `line` and `column` count from 1. */
+  /** Absolute path of the user's file. */
   file: string;
+  /** From 1. */
   line: number | undefined;
+  /** From 1; unknown for what TypeScript throws, because transpiling keeps the lines but not the columns. */
   column: number | undefined;
   /** The line at fault with its neighbours, for a terminal. */
   excerpt: string | undefined;
@@ -16,7 +18,7 @@ export interface ModuleError {
 interface Position {
   file: string;
   line: number;
-  column: number;
+  column: number | undefined;
 }
 
 /** Where this package's own code is: frames in it are never the user's. */
@@ -68,16 +70,16 @@ export function findExport(path: string, exportName: string): Position | undefin
           "u",
         );
   const line = readLines(path).findIndex((text) => pattern.test(text));
-  return line === -1 ? undefined : { file: path, line: line + 1, column: 1 };
+  return line === -1 ? undefined : { file: path, line: line + 1, column: undefined };
 }
 
-/** The loader's form: `ParseError: <reason> \n <file>:<line>:<column>`. */
+/** The loader's form: `ParseError: <reason> \n <file>:<line>:<column>`, where only columns count from 0. */
 function parseSyntaxError(message: string): { message: string; position: Position } | undefined {
   const match = /^ParseError: ([^]*?)\s+(\S[^\n]*):(\d+):(\d+)\s*$/u.exec(message);
   if (!match?.[1] || !match[2]) return undefined;
   return {
     message: `SyntaxError: ${match[1].trim()}`,
-    position: { file: match[2], line: Number(match[3]), column: Number(match[4]) },
+    position: { file: match[2], line: Number(match[3]), column: Number(match[4]) + 1 },
   };
 }
 
@@ -89,7 +91,9 @@ function findUserFrame(error: Error): Position | undefined {
     const file = place.startsWith("file:") ? fileURLToPath(place) : place;
     const foreign =
       /^node:|[/\\]node_modules[/\\]|^<|^data:/u.test(file) || file.startsWith(OWN_CODE);
-    if (!foreign) return { file, line: Number(match[2]), column: Number(match[3]) };
+    if (foreign) continue;
+    const transpiled = /\.[cm]?tsx?$/u.test(file);
+    return { file, line: Number(match[2]), column: transpiled ? undefined : Number(match[3]) };
   }
   return undefined;
 }
@@ -110,7 +114,7 @@ function cutExcerpt({ file, line, column }: Position): string | undefined {
     const gutter = `${number === line ? ">" : " "} ${String(number).padStart(width)} | `;
     const text = (lines[number - 1] ?? "").slice(0, 200);
     rows.push(`${gutter}${text}`.trimEnd());
-    if (number === line && column <= text.length) {
+    if (number === line && column !== undefined && column <= text.length) {
       rows.push(
         `  ${" ".repeat(width)} | ${text.slice(0, column - 1).replaceAll(/[^\t]/gu, " ")}^`,
       );

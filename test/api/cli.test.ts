@@ -1,0 +1,308 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
+import type { AddressInfo } from "node:net";
+import { Client } from "@langchain/langgraph-sdk";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+import { eventually, runCli } from "../fixtures/cli.ts";
+import type { CliProcess } from "../fixtures/cli.ts";
+import { echoSource, openProject } from "../fixtures/project.ts";
+import type { Project } from "../fixtures/project.ts";
+import { createTestDatabases } from "../support/databases.ts";
+
+const databases = createTestDatabases("postgres");
+
+let project: Project;
+const closers: (() => Promise<unknown>)[] = [];
+
+beforeEach(async () => {
+  project = await openProject({
+    "aegra.json": { graphs: { agent: "./agent.ts:graph" } },
+    "agent.ts": `${echoSource("hello")}\nexport const graph = builder.compile();\n`,
+  });
+  closers.push(project.close);
+});
+
+afterEach(async () => {
+  for (const close of closers.splice(0).toReversed()) await close();
+});
+
+function run(args: string[], env: Record<string, string> = {}): CliProcess {
+  const cli = runCli(args, { cwd: project.dir, env });
+  closers.push(cli.close);
+  return cli;
+}
+
+/** A migrated PostgreSQL of its own: it starts faster than a cold PGlite. */
+async function postgres(): Promise<{ DATABASE_URL: string }> {
+  const { databaseUrl } = await databases.configure();
+  return { DATABASE_URL: databaseUrl ?? "" };
+}
+
+/** Runs a command that must fail, and gives what it printed. No expected failure shows a stack. */
+async function refusal(args: string[], env: Record<string, string> = {}, exitCode = 1) {
+  const cli = run(args, env);
+  expect([await cli.exited, cli.output()]).toEqual([exitCode, expect.any(String)]);
+  expect(cli.output()).not.toMatch(/^ +at /mu);
+  return cli.output();
+}
+
+async function occupyPort(port: number): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once("listening", resolve);
+    // Another program may have the port; what matters is that it is taken.
+    server.once("error", (error: NodeJS.ErrnoException) =>
+      error.code === "EADDRINUSE" ? resolve() : reject(error),
+    );
+    server.listen(port, "127.0.0.1");
+  });
+  if (!server.listening) return port;
+  closers.push(() => once(server.close(), "close"));
+  return (server.address() as AddressInfo).port;
+}
+
+describe("the command line", () => {
+  test("explains itself", async () => {
+    const help = run(["--help"]);
+    expect(await help.exited).toBe(0);
+    expect(help.output()).toMatch(/dev .*\n\s+start .*\n\s+db <action>/u);
+    const version = run(["--version"]);
+    expect(await version.exited).toBe(0);
+    expect(version.output()).toMatch(/^aegra\/\d+\.\d+\.\d+/u);
+    const devHelp = run(["dev", "--help"]);
+    await devHelp.exited;
+    expect(devHelp.output()).toContain("--no-reload");
+  });
+
+  test("refuses what it does not know", async () => {
+    expect(await refusal(["serve"], {}, 2)).toContain('Unknown command "serve"');
+    expect(await refusal(["start", "--prot", "1"], {}, 2)).toContain("Unknown option `--prot`");
+    expect(await refusal(["db", "drop"], {}, 2)).toContain('Unknown action "drop"');
+  });
+});
+
+describe("a start that cannot be", () => {
+  test("without a config says what to write", async () => {
+    await project.delete("aegra.json");
+    for (const command of ["start", "dev"]) {
+      expect(await refusal([command])).toContain(
+        `${project.dir}: has no aegra.json or langgraph.json; create one such as`,
+      );
+    }
+  });
+
+  test("lists all problems at once", async () => {
+    await project.write("aegra.json", { graphs: { agent: 1 }, port: "x" });
+    await project.write(".env", "LANGFUSE_LOGGING=perhaps\n");
+    const output = await refusal(["start", "--log-level", "loud"], { PORT: "99999" });
+    expect(output).toContain("The configuration has 5 problems:");
+    expect(output).toContain(`${project.path("aegra.json")}: graphs.agent `);
+    expect(output).toContain('environment: LANGFUSE_LOGGING must be true or false, not "perhaps"');
+    expect(output).toContain("environment: PORT must be a whole number");
+    expect(output).toContain("command line: --log-level must be one of");
+  });
+
+  test("on a port that somebody asked for and that is taken", async () => {
+    const env = await postgres();
+    const port = await occupyPort(0);
+    const message = `Port ${port} is taken.`;
+    const asked = ["--host", "127.0.0.1", "--port", String(port)];
+    expect(await refusal(["start", ...asked], env)).toContain(message);
+    expect(await refusal(["dev", ...asked], env)).toContain(message);
+    const fromEnv = { ...env, PORT: String(port), HOST: "127.0.0.1" };
+    expect(await refusal(["start"], fromEnv)).toContain(message);
+    await project.write("aegra.json", { graphs: { agent: "./agent.ts:graph" }, port });
+    expect(await refusal(["dev", "--no-reload"], env)).toContain(message);
+  });
+
+  test("on an address that is not this machine's", async () => {
+    expect(await refusal(["start", "--host", "203.0.113.1"], await postgres())).toContain(
+      "Cannot listen on 203.0.113.1",
+    );
+  });
+
+  test("with an authentication handler that cannot load", async () => {
+    await project.write("aegra.json", {
+      graphs: { agent: "./agent.ts:graph" },
+      auth: { path: "./auth.ts:auth" },
+    });
+    const env = await postgres();
+    for (const command of ["start", "dev"]) {
+      const missing = await refusal([command, "--port", "0"], env);
+      expect(missing).toContain("The authentication handler cannot be loaded");
+      expect(missing).toContain("auth.ts: file does not exist");
+    }
+    await project.write("auth.ts", "type T = string;\nthrow new Error('no secret');\n");
+    const thrown = await refusal(["start", "--port", "0"], env);
+    expect(thrown).toContain("auth.ts:2: no secret");
+  });
+
+  test("beside another server on the same folder", async () => {
+    const first = run(["start", "--port", "0"]);
+    await first.ready();
+    expect(await refusal(["start", "--port", "0"])).toContain(project.path(".aegra/pglite"));
+    expect(first.process.exitCode).toBeNull();
+  });
+});
+
+describe("a server", () => {
+  test("says where it is, keeps its database, and ends with 0 when asked to", async () => {
+    await project.write("aegra.json", {
+      graphs: { agent: "./agent.ts:graph", broken: "./broken.ts:graph" },
+      surprise: true,
+    });
+    await project.write("broken.ts", "interface A {}\n\nexport const graph = missing;\n");
+    const dev = run(["dev", "--port", "0"]);
+    const url = await dev.ready();
+    expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/u);
+    const output = dev.output();
+    expect(output).toContain(`Docs       ${url}/docs`);
+    expect(output).toContain(`Studio     https://smith.langchain.com/studio/?baseUrl=${url}`);
+    expect(output).toContain("Database   PGlite, .aegra/pglite");
+    expect(output).toContain("Graphs     agent\n");
+    expect(output).toContain("broken: broken.ts:3: ReferenceError: missing is not defined");
+    expect(output).toContain("> 3 | export const graph = missing;");
+    expect(output).toContain("Langfuse   off. To trace every run, put four lines into .env:");
+    expect(output).toContain('"surprise\\" is not a known option and has no effect');
+
+    const client = new Client({ apiUrl: url });
+    const { thread_id } = await client.threads.create();
+    expect(await client.runs.wait(thread_id, "agent", { input: {} })).toEqual({ answer: "hello" });
+    await expect(client.runs.wait(thread_id, "broken", { input: {} })).rejects.toThrow(
+      'Graph \\"broken\\" failed to load: ReferenceError: missing is not defined',
+    );
+    dev.process.kill("SIGTERM");
+    expect(await dev.exited).toBe(0);
+    expect(dev.output()).toContain("SIGTERM: finishing runs and closing.");
+
+    const start = run(["start", "--port", "0"]);
+    const again = await start.ready();
+    expect(again).toMatch(/^http:\/\/localhost:\d+$/u);
+    const state = await new Client({ apiUrl: again }).threads.getState(thread_id);
+    expect(state.values).toEqual({ answer: "hello" });
+    start.process.kill("SIGINT");
+    expect(await start.exited).toBe(0);
+  });
+
+  test("steps over a default port that is taken, and says so", async () => {
+    await occupyPort(2024);
+    const cli = run(["start", "--host", "127.0.0.1"], await postgres());
+    const url = await cli.ready();
+    expect(Number(new URL(url).port)).toBeGreaterThan(2024);
+    expect(cli.output()).toContain("port 2024 is taken");
+    expect((await fetch(`${url}/ok`)).status).toBe(200);
+  });
+
+  test("reads langgraph.json, .env and the environment, which wins", async () => {
+    await project.delete("aegra.json");
+    await project.write("langgraph.json", { graphs: { agent: "./agent.ts:graph" }, env: ".env" });
+    await project.write(".env", "GREETING=from-file\nOTHER=from-file\nEMPTY=\n");
+    await project.write(
+      "agent.ts",
+      `${echoSource("?").replace('"?"', "`${process.env.GREETING} ${process.env.OTHER} ${process.env.EMPTY}`")}
+       export const graph = builder;`,
+    );
+    const cli = run(["start", "--port", "0"], { ...(await postgres()), GREETING: "from-env" });
+    const client = new Client({ apiUrl: await cli.ready() });
+    expect(await client.runs.wait(null, "agent", { input: {} })).toEqual({
+      answer: "from-env from-file undefined",
+    });
+  });
+
+  test("prints logs as JSON to stdout and the banner to stderr where nobody watches", async () => {
+    const cli = run(["start", "--port", "0"], await postgres());
+    let stdout = "";
+    cli.process.stdout?.on("data", (chunk: string) => (stdout += chunk));
+    const url = await cli.ready();
+    await new Client({ apiUrl: url }).runs.wait(null, "agent", { input: {} });
+    await eventually("a log line of the run", () =>
+      stdout.includes('"msg":"run"') ? true : undefined,
+    );
+    for (const line of stdout.trim().split("\n")) expect(JSON.parse(line)).toHaveProperty("level");
+  });
+
+  test("authenticates with the handler of the config", async () => {
+    await project.write("aegra.json", {
+      graphs: { agent: "./agent.ts:graph" },
+      auth: { path: "./auth.ts:auth" },
+    });
+    await project.write(
+      "auth.ts",
+      `import { Auth, HTTPException } from "@langchain/langgraph-sdk/auth";
+       export const auth = new Auth().authenticate((request: Request) => {
+         if (request.headers.get("authorization") !== "Bearer good")
+           throw new HTTPException(401, { message: "who are you?", headers: { "www-authenticate": "Bearer" } });
+         return "ada";
+       });`,
+    );
+    const cli = run(["start", "--port", "0"], await postgres());
+    const url = await cli.ready();
+    const refused = await fetch(`${url}/threads/search`, { method: "POST", body: "{}" });
+    expect([refused.status, refused.headers.get("www-authenticate")]).toEqual([401, "Bearer"]);
+    expect(await refused.json()).toMatchObject({ detail: "who are you?" });
+    const headers = { authorization: "Bearer good" };
+    const client = new Client({ apiUrl: url, defaultHeaders: headers });
+    expect(await client.runs.wait(null, "agent", { input: {} })).toEqual({ answer: "hello" });
+    expect((await fetch(`${url}/ok`)).status).toBe(200);
+    expect(cli.output()).not.toContain("no authentication");
+  });
+
+  test("ends at once on the second signal, though a run is not done", async () => {
+    await project.write(
+      "agent.ts",
+      `${echoSource("x").replace("() => (", "async () => (await new Promise((r) => setTimeout(r, 600_000)), ")}
+       export const graph = builder;`,
+    );
+    const env = await postgres();
+    for (const command of ["start", "dev"]) {
+      const cli = run([command, "--port", "0"], env);
+      const client = new Client({ apiUrl: await cli.ready() });
+      const { thread_id } = await client.threads.create();
+      const { run_id } = await client.runs.create(thread_id, "agent", { input: {} });
+      await eventually("the run runs", async () => {
+        const { status } = await client.runs.get(thread_id, run_id);
+        return status === "running" ? true : undefined;
+      });
+      cli.process.kill("SIGINT");
+      await cli.waitFor(/SIGINT: finishing runs/u);
+      cli.process.kill("SIGINT");
+      expect(await cli.exited).toBe(130);
+    }
+  });
+
+  test("of dev does not outlive the process that holds the terminal", async () => {
+    const cli = run(["dev", "--port", "0"], await postgres());
+    const url = await cli.ready();
+    cli.process.kill("SIGKILL");
+    await eventually("the server is gone", () =>
+      fetch(`${url}/ok`).then(
+        () => undefined,
+        () => true,
+      ),
+    );
+  });
+
+  test("stays up when graph code leaves a rejection unhandled", async () => {
+    await project.write(
+      "agent.ts",
+      `${echoSource("x").replace("() => (", "() => (void Promise.reject(new Error('forgotten')), ")}
+       export const graph = builder;`,
+    );
+    const cli = run(["start", "--port", "0"], await postgres());
+    const client = new Client({ apiUrl: await cli.ready() });
+    await client.runs.wait(null, "agent", { input: {} });
+    await cli.waitFor(/forgotten/u);
+    expect(await client.runs.wait(null, "agent", { input: {} })).toEqual({ answer: "x" });
+  });
+});
+
+test("aegra db migrate brings a database up to date, without a config file", async () => {
+  await project.delete("aegra.json");
+  const first = run(["db", "migrate"]);
+  expect(await first.exited).toBe(0);
+  expect(first.output()).toMatch(/The database at \S+ was migrated: 0001/u);
+  const second = run(["db", "migrate"]);
+  expect(await second.exited).toBe(0);
+  expect(second.output()).toContain("is up to date");
+});
