@@ -1,4 +1,7 @@
+import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { AIMessage } from "@langchain/core/messages";
 import {
   Annotation,
@@ -22,10 +25,46 @@ import { ServerError } from "../../src/errors.ts";
 import { openCheckpoints } from "../../src/storage/checkpoints.ts";
 import type { Checkpoints, RunSaverOptions } from "../../src/storage/checkpoints.ts";
 import type { Database } from "../../src/storage/database.ts";
+import { openDatabase } from "../../src/storage/open.ts";
 import { describeDatabases } from "../support/databases.ts";
 
 // LangGraph's validation suite is written for a runner that has these as globals.
 Object.assign(globalThis, { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it });
+
+describeDatabases("checkpoints of a killed process", (databases) => {
+  it("are all there, whatever it was doing", async () => {
+    const { databaseUrl, dataDir } = await databases.configure();
+    const script = fileURLToPath(new URL("checkpoint-child.mjs", import.meta.url));
+    const child = spawn(process.execPath, [script, databaseUrl ?? "", dataDir]);
+    const committed = new Map<string, number>();
+    let count = 0;
+    let complaints = "";
+    child.stderr.on("data", (data: Buffer) => (complaints += data.toString()));
+    for await (const line of createInterface({ input: child.stdout })) {
+      const [threadId = "", step] = line.split(" ");
+      committed.set(threadId, Number(step));
+      count += 1;
+      if (count === 200) child.kill("SIGKILL");
+    }
+    expect(complaints).toBe("");
+    expect(committed.size).toBe(10);
+    const database = await openDatabase({ databaseUrl, dataDir });
+    const checkpoints = openCheckpoints(database);
+    for (const [threadId, step] of committed) {
+      const history = await collect(
+        checkpoints.forRun().list({ configurable: { thread_id: threadId } }),
+      );
+      const steps = history.map((tuple) => tuple.checkpoint.channel_values["step"]);
+      // Every step from the newest to the first, and none without its value.
+      expect(steps).toEqual(steps.map((_, index) => steps.length - 1 - index));
+      expect(steps[0]).toBeGreaterThanOrEqual(step);
+      const reported = history.find((tuple) => tuple.checkpoint.channel_values["step"] === step);
+      expect(reported?.pendingWrites).toEqual([["task", "step", step]]);
+    }
+    await checkpoints.close();
+    await database.close();
+  });
+});
 
 describeDatabases("checkpoints", (databases) => {
   let database: Database;
@@ -496,13 +535,6 @@ function nested(checkpointer: BaseCheckpointSaver) {
     .addNode("inner", () => ({ log: ["inner"] }))
     .addEdge(START, "inner")
     .compile();
-  const Outer = Annotation.Root({
-    log: Annotation<string[]>({
-      reducer: (left, right) => [...new Set([...left, ...right])],
-      default: () => [],
-    }),
-  });
-  void Outer;
   return new StateGraph(Log)
     .addNode("middle", async (_, config) => ({
       log: (await inner.invoke({ log: [] }, config)).log,
@@ -517,8 +549,8 @@ function nested(checkpointer: BaseCheckpointSaver) {
 function approval(checkpointer?: BaseCheckpointSaver) {
   return new StateGraph(Log)
     .addNode("ask", () => {
-      const first: unknown = interrupt("first?");
-      const second: unknown = interrupt("second?");
+      const first = interrupt<string, string>("first?");
+      const second = interrupt<string, string>("second?");
       return { log: [`${first} ${second}`] };
     })
     .addEdge(START, "ask")

@@ -144,7 +144,7 @@ describeDatabases("store", (databases) => {
 
   it("serves the batching store that LangGraph puts before it", async () => {
     const batched = new AsyncBatchedStore(store);
-    await batched.start();
+    batched.start();
     await Promise.all(["a", "b", "c"].map((key) => batched.put(["batch"], key, { key })));
     const [item, items] = await Promise.all([
       batched.get(["batch"], "b"),
