@@ -43,6 +43,7 @@ export class Listener {
   readonly #closed = new AbortController();
   #client: Client | undefined;
   #connecting: Promise<Client> | undefined;
+  #unconnected: Client | undefined;
   #reconnecting: Promise<void> | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
 
@@ -80,9 +81,10 @@ export class Listener {
   }
 
   async close(): Promise<void> {
-    this.#closed.abort();
+    this.#closed.abort(new Error("The database is closed."));
     clearInterval(this.#heartbeat);
     this.#channels.clear();
+    if (this.#unconnected) destroySocket(this.#unconnected);
     await this.#reconnecting;
     await this.#connecting?.catch(() => {});
     const client = this.#client;
@@ -107,25 +109,25 @@ export class Listener {
   }
 
   async #connect(): Promise<Client> {
-    if (this.#closed.signal.aborted) throw new Error("The database is closed.");
+    this.#closed.signal.throwIfAborted();
     const client = this.#options.createClient();
     client.on("error", () => this.#lost(client));
     client.on("end", () => this.#lost(client));
     client.on("notification", ({ channel, payload = "" }) => {
       for (const subscriber of this.#channels.get(channel) ?? []) subscriber.onNotify(payload);
     });
-    await client.connect();
+    this.#unconnected = client;
     try {
+      await client.connect();
       for (const channel of this.#channels.keys()) {
         await client.query(`LISTEN ${quoteIdentifier(channel)}`);
       }
+      this.#closed.signal.throwIfAborted();
     } catch (error) {
       await client.end().catch(() => {});
       throw error;
-    }
-    if (this.#closed.signal.aborted) {
-      await client.end().catch(() => {});
-      throw new Error("The database is closed.");
+    } finally {
+      this.#unconnected = undefined;
     }
     this.#client = client;
     this.#startHeartbeat(client);

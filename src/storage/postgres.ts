@@ -49,7 +49,8 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     kind: "postgres",
     location: `${target.host}:${target.port}/${target.database}`,
     pool,
-    createListenClient: () => new Client(config),
+    // A connection that is made but answers nothing must not hold up the next attempt.
+    createListenClient: () => new Client({ ...config, query_timeout: HEARTBEAT_MS }),
     heartbeatMs: HEARTBEAT_MS,
     prepare: options.prepareStatements ?? true,
     log: options.log ?? (() => {}),

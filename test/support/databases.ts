@@ -15,9 +15,11 @@ export interface TestDatabases {
   open(options?: { empty?: boolean }): Promise<Database>;
   /**
    * A fresh database that is not open: what a server or a child process is configured with. On PostgreSQL it
-   * is migrated and `dataDir` is an empty folder; on PGlite `dataDir` is an empty folder.
+   * is migrated unless `empty`, and `dataDir` is an empty folder; on PGlite `dataDir` is an empty folder.
    */
-  configure(): Promise<{ databaseUrl: string | undefined; dataDir: string }>;
+  configure(options?: {
+    empty?: boolean;
+  }): Promise<{ databaseUrl: string | undefined; dataDir: string }>;
   /** Has something closed after the suite, before the databases it may use are removed. */
   defer(cleanup: () => Promise<unknown>): void;
 }
@@ -51,10 +53,10 @@ export function createTestDatabases(kind: Database["kind"]): TestDatabases {
       cleanups.push(() => database.close());
       return database;
     },
-    configure: async () => {
+    configure: async (options) => {
       const dataDir = await temporaryFolder(cleanups);
       return {
-        databaseUrl: kind === "postgres" ? await createDatabase(cleanups) : undefined,
+        databaseUrl: kind === "postgres" ? await createDatabase(cleanups, options) : undefined,
         dataDir,
       };
     },

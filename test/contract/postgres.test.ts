@@ -1,0 +1,220 @@
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
+import { Client } from "pg";
+import { beforeAll, describe, expect, inject, test, vi } from "vitest";
+import { ServerError } from "../../src/errors.ts";
+import type { Database } from "../../src/storage/database.ts";
+import { Listener } from "../../src/storage/listener.ts";
+import { openDatabase } from "../../src/storage/open.ts";
+import { openPostgres } from "../../src/storage/postgres.ts";
+import { createTestDatabases } from "../support/databases.ts";
+
+async function refusal(url: string): Promise<ServerError> {
+  const error: unknown = await openPostgres({ connectionString: url }).catch(
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof ServerError)) throw new Error(`not refused: ${String(error)}`);
+  expect(error.code).toBe("startup_failed");
+  return error;
+}
+
+/** Ends every other connection to this database, as a restart or a failover does. */
+async function terminateOthers(url: string): Promise<number> {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  const { rowCount } = await client.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid()`,
+  );
+  await client.end();
+  return rowCount ?? 0;
+}
+
+describe("openPostgres", () => {
+  const databases = createTestDatabases("postgres");
+  const changed = (change: (url: URL) => void): string => {
+    const url = new URL(inject("postgresUrl"));
+    change(url);
+    return url.href;
+  };
+
+  test("shows host, port and database, never credentials", async () => {
+    const { databaseUrl = "", dataDir } = await databases.configure();
+    const database = await openDatabase({ databaseUrl, dataDir });
+    const url = new URL(databaseUrl);
+    expect(database.kind).toBe("postgres");
+    expect(database.location).toBe(`${url.hostname}:${url.port}${url.pathname}`);
+    await database.close();
+  });
+
+  test("says that nothing listens, and where", async () => {
+    const { message } = await refusal("postgres://me:s3cret@127.0.0.1:1/things");
+    expect(message).toMatch(/127\.0\.0\.1:1, database "things".*nothing listens/);
+    expect(message).not.toContain("s3cret");
+  });
+
+  test("says that the host is unknown", async () => {
+    const { message } = await refusal("postgres://me:s3cret@no-such-host.invalid/things");
+    expect(message).toMatch(/no-such-host\.invalid:5432.*host/);
+    expect(message).not.toContain("s3cret");
+  });
+
+  test("says that the password was refused", async () => {
+    const { message } = await refusal(
+      changed((url) => {
+        url.password = "wr0ng";
+      }),
+    );
+    expect(message).toContain('the password of user "postgres" was refused');
+    expect(message).not.toContain("wr0ng");
+  });
+
+  test("says that the database does not exist", async () => {
+    const { message } = await refusal(
+      changed((url) => {
+        url.pathname = "/nowhere";
+      }),
+    );
+    expect(message).toMatch(/"nowhere".*does not exist.*createdb nowhere/);
+  });
+
+  test("refuses a URL it cannot read without repeating it", async () => {
+    const error = await refusal("postgres://me:s3cret@host:not-a-port/things");
+    expect(error.message).toContain("postgres://user:password@host:5432/database");
+    expect(JSON.stringify([error.message, error.cause, error.details])).not.toContain("s3cret");
+  });
+});
+
+describe("a PostgreSQL that ends its connections", () => {
+  const databases = createTestDatabases("postgres");
+  let url: string;
+  let database: Database;
+  beforeAll(async () => {
+    ({ databaseUrl: url = "" } = await databases.configure());
+    database = await openPostgres({ connectionString: url });
+    return () => database.close();
+  });
+
+  test("costs idle connections nothing", async () => {
+    await Promise.all(Array.from({ length: 5 }, () => database.query("SELECT pg_sleep(0.01)")));
+    expect(await terminateOthers(url)).toBeGreaterThan(0);
+    await vi.waitFor(() => expect(database.pool.totalCount).toBe(0));
+    expect((await database.query("SELECT 1 AS one")).rows).toEqual([{ one: 1 }]);
+  });
+
+  test("rejects what was under way, and serves what comes next", async () => {
+    const query = database.query("SELECT pg_sleep(60)").then(
+      () => "answered",
+      () => "rejected",
+    );
+    const transaction = database
+      .transaction(async (tx) => {
+        await tx.query("CREATE TABLE never (id int)");
+        await tx.query("SELECT pg_sleep(60)");
+      })
+      .then(
+        () => "answered",
+        () => "rejected",
+      );
+    await vi.waitFor(async () => {
+      const { rows } = await database.query(
+        "SELECT count(*) AS asleep FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND datname = current_database() AND state = 'active'",
+      );
+      expect(rows).toEqual([{ asleep: 2 }]);
+    });
+    await terminateOthers(url);
+    expect(await Promise.all([query, transaction])).toEqual(["rejected", "rejected"]);
+    const { rows } = await database.query("SELECT to_regclass('never') AS name");
+    expect(rows).toEqual([{ name: null }]);
+  });
+
+  test("is listened to again, and the listener is told to look", async () => {
+    const heard: string[] = [];
+    const onReconnect = vi.fn<() => void>();
+    const subscription = await database.listen(
+      "news",
+      (payload) => heard.push(payload),
+      onReconnect,
+    );
+    await database.query("NOTIFY news, 'before'");
+    await vi.waitFor(() => expect(heard).toEqual(["before"]));
+    expect(onReconnect).not.toHaveBeenCalled();
+    await terminateOthers(url);
+    await vi.waitFor(() => expect(onReconnect).toHaveBeenCalledTimes(1), { timeout: 10_000 });
+    await database.query("NOTIFY news, 'after'");
+    await vi.waitFor(() => expect(heard).toEqual(["before", "after"]));
+    await subscription.close();
+  });
+
+  test("can be closed while it is being reconnected to", async () => {
+    const proxy = await openProxy(url);
+    const other = await openPostgres({ connectionString: proxy.url });
+    await other.listen("news", () => {});
+    await proxy.close();
+    await other.close();
+  });
+});
+
+describe("a connection that goes silent", () => {
+  const databases = createTestDatabases("postgres");
+
+  test("is noticed by the heartbeat and replaced", async () => {
+    const { databaseUrl: url = "" } = await databases.configure();
+    const proxy = await openProxy(url);
+    const listener = new Listener({
+      createClient: () => new Client({ connectionString: proxy.url }),
+      heartbeatMs: 100,
+      log: () => {},
+    });
+    const heard: string[] = [];
+    const onReconnect = vi.fn<() => void>();
+    await listener.subscribe("news", (payload) => heard.push(payload), onReconnect);
+    proxy.stall();
+    await vi.waitFor(() => expect(onReconnect).toHaveBeenCalled(), { timeout: 10_000 });
+    const client = new Client({ connectionString: url });
+    await client.connect();
+    await client.query("NOTIFY news, 'again'");
+    await vi.waitFor(() => expect(heard).toEqual(["again"]));
+    await client.end();
+    await listener.close();
+    await proxy.close();
+  });
+});
+
+interface Proxy {
+  url: string;
+  /** The connections that are open now carry nothing any more, and are not ended: like a pulled cable. */
+  stall: () => void;
+  close: () => Promise<void>;
+}
+
+async function openProxy(target: string): Promise<Proxy> {
+  const { hostname, port } = new URL(target);
+  const sockets = new Set<Socket>();
+  const server = createServer((inward) => {
+    const outward = connect(Number(port), hostname);
+    for (const socket of [inward, outward]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => sockets.delete(socket));
+    }
+    inward.pipe(outward).pipe(inward);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const url = new URL(target);
+  url.hostname = "127.0.0.1";
+  url.port = String((server.address() as AddressInfo).port);
+  return {
+    url: url.href,
+    stall: () => {
+      for (const socket of sockets) socket.unpipe().pause();
+    },
+    close: async () => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
