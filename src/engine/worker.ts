@@ -344,7 +344,7 @@ function toObservedRun(run: RunRecord, startedAt: Date): ObservedRun {
     attempt: run.attempt,
     trigger: origin.trigger,
     tags: kwargs.config.tags ?? [],
-    metadata: { ...kwargs.config.metadata, ...run.metadata },
+    metadata: toClientMetadata(run),
     input: kwargs.command ? (kwargs.command.resume ?? kwargs.command) : kwargs.input,
     checkpoint_id: typeof place === "string" ? place : undefined,
     resumed_from: run.resumed_from ?? undefined,
@@ -352,4 +352,14 @@ function toObservedRun(run: RunRecord, startedAt: Date): ObservedRun {
     started_at: startedAt,
     traceparent: origin.traceparent,
   };
+}
+
+/** The metadata a client gave; without the ids the server put beside it, which the trace has anyway. */
+function toClientMetadata(run: RunRecord): Record<string, unknown> {
+  const { created_by: creator, ...metadata } = { ...run.kwargs.config.metadata, ...run.metadata };
+  if (metadata["graph_id"] === run.graph_id) delete metadata["graph_id"];
+  if (metadata["assistant_id"] === run.assistant_id) delete metadata["assistant_id"];
+  return creator === undefined || creator === "system"
+    ? metadata
+    : { ...metadata, created_by: creator };
 }
