@@ -1,8 +1,8 @@
 import { z } from "zod";
-import { MAX_NAME_LENGTH, Metadata, RunnableConfig, SortOrder, page } from "./common.ts";
+import { MAX_NAME_LENGTH, Metadata, RunnableConfig, SortOrder, Uuid, page } from "./common.ts";
 
 export const Assistant = z.object({
-  assistant_id: z.uuid(),
+  assistant_id: Uuid,
   graph_id: z.string(),
   name: z.string(),
   description: z.string().nullable(),
@@ -16,7 +16,7 @@ export const Assistant = z.object({
 export type Assistant = z.infer<typeof Assistant>;
 
 export const AssistantCreate = z.strictObject({
-  assistant_id: z.uuid().optional(),
+  assistant_id: Uuid.optional(),
   graph_id: z.string().min(1).max(MAX_NAME_LENGTH),
   config: RunnableConfig.optional(),
   context: z.unknown().optional(),

@@ -1,5 +1,8 @@
 import { z } from "zod";
 
+/** An id of the form of a UUID, of any version: clients make up their own. Always in lower case. */
+export const Uuid = z.guid("must be a UUID").toLowerCase();
+
 /** Free-form JSON kept with a resource and searchable by containment. */
 export const Metadata = z.record(z.string(), z.unknown());
 export type Metadata = z.infer<typeof Metadata>;

@@ -7,6 +7,7 @@ import {
   QueryInteger,
   QueryList,
   RunnableConfig,
+  Uuid,
 } from "./common.ts";
 
 export const RunStatus = z.enum([
@@ -37,9 +38,9 @@ export const MultitaskStrategy = z.enum(["reject", "enqueue", "interrupt", "roll
 export type MultitaskStrategy = z.infer<typeof MultitaskStrategy>;
 
 export const Run = z.object({
-  run_id: z.uuid(),
-  thread_id: z.uuid(),
-  assistant_id: z.uuid(),
+  run_id: Uuid,
+  thread_id: Uuid,
+  assistant_id: Uuid,
   created_at: z.date(),
   updated_at: z.date(),
   status: RunStatus,

@@ -1,11 +1,11 @@
 import { z } from "zod";
-import { Checkpoint, Metadata, SortOrder, page } from "./common.ts";
+import { Checkpoint, Metadata, SortOrder, Uuid, page } from "./common.ts";
 
 export const ThreadStatus = z.enum(["idle", "busy", "interrupted", "error"]);
 export type ThreadStatus = z.infer<typeof ThreadStatus>;
 
 export const Thread = z.object({
-  thread_id: z.uuid(),
+  thread_id: Uuid,
   created_at: z.date(),
   updated_at: z.date(),
   state_updated_at: z.date(),
@@ -20,7 +20,7 @@ export const Thread = z.object({
 export type Thread = z.infer<typeof Thread>;
 
 export const ThreadCreate = z.strictObject({
-  thread_id: z.uuid().optional(),
+  thread_id: Uuid.optional(),
   metadata: Metadata.optional(),
   if_exists: z.enum(["raise", "do_nothing"]).default("raise"),
 });
@@ -52,7 +52,7 @@ export const ThreadFilter = z.strictObject({
 export type ThreadFilter = z.infer<typeof ThreadFilter>;
 
 export const ThreadSearch = ThreadFilter.extend({
-  ids: z.array(z.uuid()).max(1000).optional(),
+  ids: z.array(Uuid).max(1000).optional(),
   ...page(),
   sort_by: z
     .enum(["thread_id", "status", "created_at", "updated_at", "state_updated_at"])

@@ -1,4 +1,4 @@
-import { AIMessage, HumanMessage } from "@langchain/core/messages";
+import { AIMessage } from "@langchain/core/messages";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import { FakeListChatModel } from "@langchain/core/utils/testing";
 import {
@@ -123,8 +123,12 @@ export const nested = new StateGraph(Trail)
 /** Tells what it found in its config. */
 export const inspect = new StateGraph(
   Annotation.Root({
+    input: Annotation<string>(),
     configurable: Annotation<Record<string, unknown>>(),
     metadata: Annotation<unknown>(),
+    context: Annotation<unknown>(),
+    tags: Annotation<unknown>(),
+    recursionLimit: Annotation<unknown>(),
   }),
 )
   .addNode("look", async (_state, config: LangGraphRunnableConfig) => ({
@@ -132,6 +136,9 @@ export const inspect = new StateGraph(
       Object.entries(config.configurable ?? {}).filter(([key]) => !key.startsWith("__")),
     ),
     metadata: config.metadata,
+    context: config.context,
+    tags: config.tags,
+    recursionLimit: config.recursionLimit,
   }))
   .addEdge("__start__", "look")
   .compile();
@@ -154,9 +161,118 @@ export const plain = new StateGraph(MessagesAnnotation)
   .addEdge("__start__", "reply")
   .compile();
 
-export { HumanMessage };
+/** Two questions at the same time. */
+export const twoQuestions = new StateGraph(Trail)
+  .addNode("left", async () => ({ trail: [`left:${String(interrupt("Left?"))}`] }))
+  .addNode("right", async () => ({ trail: [`right:${String(interrupt("Right?"))}`] }))
+  .addEdge("__start__", "left")
+  .addEdge("__start__", "right")
+  .compile();
 
-/** A registry of graphs that are there already. */
+/** A question inside a subgraph. */
+export const nestedQuestion = new StateGraph(Trail)
+  .addNode("outer", step("outer"))
+  .addNode(
+    "child",
+    new StateGraph(Trail)
+      .addNode("inner", async () => ({ trail: [`inner:${String(interrupt("Inside?"))}`] }))
+      .addEdge("__start__", "inner")
+      .compile(),
+  )
+  .addEdge("__start__", "outer")
+  .addEdge("outer", "child")
+  .compile();
+
+/** Never ends by itself. */
+export const endless = new StateGraph(Trail)
+  .addNode("again", step("again"))
+  .addEdge("__start__", "again")
+  .addEdge("again", "again")
+  .compile();
+
+/** A graph of one node, which does this. */
+export function single(
+  work: (state: typeof Trail.State, config: LangGraphRunnableConfig) => unknown,
+): typeof five {
+  return new StateGraph(Trail)
+    .addNode("work", work as never)
+    .addEdge("__start__", "work" as never)
+    .compile() as unknown as typeof five;
+}
+
+/**
+ * A graph whose runs are in the test's hands. A run is known by its `input`: its node sends what `push` hands
+ * over as custom events, and returns when `end` is called.
+ */
+export interface Feed {
+  graph: typeof five;
+  push(input: string, ...items: unknown[]): void;
+  /** Without names, every run from now on ends at once. */
+  end(...inputs: string[]): void;
+  /** Resolves when the run's node has begun. */
+  entered(input: string): Promise<void>;
+  /** The inputs of the runs whose node has begun, in that order. */
+  readonly begun: readonly string[];
+}
+
+export function createFeed(): Feed {
+  interface Line {
+    items: unknown[];
+    ended: boolean;
+    changed: EventTarget;
+  }
+  const lines = new Map<string, Line>();
+  const begun: string[] = [];
+  const begins = new EventTarget();
+  let endAll = false;
+  const line = (input: string): Line => {
+    const existing = lines.get(input) ?? {
+      items: [],
+      ended: endAll,
+      changed: new EventTarget(),
+    };
+    lines.set(input, existing);
+    return existing;
+  };
+  const once = (target: EventTarget, signal?: AbortSignal): Promise<void> =>
+    new Promise((resolve, reject) => {
+      target.addEventListener("change", () => resolve(), { once: true });
+      signal?.addEventListener("abort", () => reject(new Error("aborted")), { once: true });
+    });
+  const change = (target: EventTarget): boolean => target.dispatchEvent(new Event("change"));
+
+  const graph = single(async ({ input }, config) => {
+    const own = line(input);
+    begun.push(input);
+    change(begins);
+    for (;;) {
+      config.signal?.throwIfAborted();
+      for (const item of own.items.splice(0)) config.writer?.(item);
+      if (own.ended) return { trail: [input] };
+      await once(own.changed, config.signal);
+    }
+  });
+  return {
+    graph,
+    begun,
+    push(input, ...items) {
+      line(input).items.push(...items);
+      change(line(input).changed);
+    },
+    end(...inputs) {
+      if (inputs.length === 0) endAll = true;
+      for (const input of inputs.length === 0 ? lines.keys() : inputs) {
+        line(input).ended = true;
+        change(line(input).changed);
+      }
+    },
+    async entered(input) {
+      while (!begun.includes(input)) await once(begins);
+    },
+  };
+}
+
+/** A registry of graphs that are there already; a function is a factory. */
 export function registryOf(graphs: Record<string, unknown>): GraphRegistry {
   const loaded = Object.entries(graphs).map(
     ([id, graph]) =>
@@ -165,8 +281,9 @@ export function registryOf(graphs: Record<string, unknown>): GraphRegistry {
         description: undefined,
         path: import.meta.filename,
         exportName: id,
-        kind: "graph",
-        graph,
+        ...(typeof graph === "function"
+          ? { kind: "factory", factory: graph }
+          : { kind: "graph", graph }),
       }) as LoadedGraph,
   );
   return createGraphRegistry(loaded);

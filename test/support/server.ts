@@ -1,8 +1,10 @@
 import { Client } from "@langchain/langgraph-sdk";
 import { pino, type Logger } from "pino";
-import { afterAll } from "vitest";
+import { vi } from "vitest";
 import type { Config } from "../../src/config/schema.ts";
 import type { GraphRegistry } from "../../src/graphs/registry.ts";
+import type { Queryable } from "../../src/storage/database.ts";
+import { openDatabase } from "../../src/storage/open.ts";
 import { openServer, type Server } from "../../src/server.ts";
 import type { TestDatabases } from "./databases.ts";
 
@@ -11,6 +13,10 @@ export interface TestServer {
   client: Client;
   url: string;
   config: Config;
+  /** Closes this server and starts another one on its database. */
+  restart(graceMs?: number): Promise<TestServer>;
+  /** Closes this server and gives its database to `look`. */
+  inspect<T>(look: (database: Queryable) => Promise<T>): Promise<T>;
 }
 
 /** A config with nothing set: a free port, no tracing, no files. */
@@ -59,12 +65,34 @@ export async function startServer(
   options: { config?: Partial<Config>; log?: Logger } = {},
 ): Promise<TestServer> {
   const config = testConfig(await databases.configure(), options.config);
-  const server = await openServer(config, {
-    log: options.log ?? pino({ level: "silent" }),
-    graphs,
-  });
-  afterAll(() => server.close(0));
-  return { server, url: server.url, config, client: createClient(server.url) };
+  return open(databases, { config, graphs, log: options.log ?? pino({ level: "silent" }) });
+}
+
+async function open(
+  databases: TestDatabases,
+  options: { config: Config; graphs: GraphRegistry; log: Logger },
+): Promise<TestServer> {
+  const { config, graphs, log } = options;
+  const server = await openServer(config, { log, graphs });
+  databases.defer(() => server.close(0));
+  return {
+    server,
+    url: server.url,
+    config,
+    client: createClient(server.url),
+    async restart(graceMs = 0) {
+      await server.close(graceMs);
+      return open(databases, options);
+    },
+    async inspect(look) {
+      await server.close(0);
+      const database = await openDatabase({
+        databaseUrl: config.database.url,
+        dataDir: config.database.dataDir,
+      });
+      return look(database).finally(() => database.close());
+    },
+  };
 }
 
 /** The official client, without retries: a test wants to see the first answer. */
@@ -75,4 +103,78 @@ export function createClient(url: string, headers: Record<string, string> = {}):
     callerOptions: { maxRetries: 0 },
     defaultHeaders: headers,
   });
+}
+
+/** One request by hand, for what the client does not show or would not send. */
+export async function request(
+  url: string,
+  path: string,
+  init: {
+    method?: string;
+    json?: unknown;
+    body?: string | Uint8Array;
+    headers?: Record<string, string>;
+  } = {},
+): Promise<{ status: number; headers: Headers; text: string; json: unknown }> {
+  const body = init.json === undefined ? init.body : JSON.stringify(init.json);
+  const response = await fetch(url + path, {
+    method: init.method ?? (body === undefined ? "GET" : "POST"),
+    ...(body !== undefined && { body: body as string }),
+    headers: new Headers(init.headers),
+  });
+  const text = await response.text();
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    json = undefined;
+  }
+  return { status: response.status, headers: response.headers, text, json };
+}
+
+/** One server-sent event as it was on the wire. */
+export interface WireEvent {
+  id: string | undefined;
+  event: string;
+  data: unknown;
+}
+
+/** The events of an answer, as they come. Comments are left out. */
+export async function* wireEvents(response: Response): AsyncGenerator<WireEvent, void, void> {
+  let rest = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of response.body ?? []) {
+    rest += decoder.decode(chunk as Uint8Array, { stream: true });
+    const blocks = rest.split("\n\n");
+    rest = blocks.pop() ?? "";
+    for (const block of blocks) {
+      const fields = new Map(
+        block
+          .split("\n")
+          .filter((line) => line !== "" && !line.startsWith(":"))
+          .map((line) => {
+            const [, name = "", value = ""] = /^([^:]*): ?(.*)$/.exec(line) ?? [];
+            return [name, value];
+          }),
+      );
+      if (fields.size === 0) continue;
+      yield {
+        id: fields.get("id"),
+        event: fields.get("event") ?? "",
+        data: JSON.parse(fields.get("data") ?? "null"),
+      };
+    }
+  }
+}
+
+/** All that a stream has to give. */
+export async function collect<T>(stream: AsyncIterable<T>): Promise<T[]> {
+  const items: T[] = [];
+  for await (const item of stream) items.push(item);
+  return items;
+}
+
+/** Waits until `check` does not throw any more, and gives what it returned. */
+export function eventually<T>(check: () => T | Promise<T>): Promise<T> {
+  return vi.waitFor(check, { timeout: 20_000, interval: 20 });
 }

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { RunEngine } from "../../engine/runs.ts";
 import { ServerError } from "../../errors.ts";
+import { Uuid } from "../../protocol/common.ts";
 import {
   Run,
   RunCancelQuery,
@@ -18,9 +19,9 @@ import { pick } from "../pagination.ts";
 import { route, type Route, type RouteAnswer, type RouteRequest } from "../route.ts";
 import { toEventStream } from "../sse.ts";
 
-const ThreadParams = z.object({ thread_id: z.uuid() });
-const RunParams = ThreadParams.extend({ run_id: z.uuid() });
-const StatelessParams = z.object({ run_id: z.uuid() });
+const ThreadParams = z.object({ thread_id: Uuid });
+const RunParams = ThreadParams.extend({ run_id: Uuid });
+const StatelessParams = z.object({ run_id: Uuid });
 
 export interface RunRouteDeps {
   engine: RunEngine;

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { selectFields } from "../../engine/thread-state.ts";
 import type { ThreadStates } from "../../engine/threads.ts";
 import { ServerError } from "../../errors.ts";
-import { QueryFlag, QueryInteger, QueryList } from "../../protocol/common.ts";
+import { QueryFlag, QueryInteger, QueryList, Uuid } from "../../protocol/common.ts";
 import {
   HistoryRequest,
   StateRead,
@@ -19,7 +19,7 @@ import type { ThreadRepository } from "../../storage/threads.ts";
 import { toPage } from "../pagination.ts";
 import { route, type Route } from "../route.ts";
 
-const Params = z.object({ thread_id: z.uuid() });
+const Params = z.object({ thread_id: Uuid });
 const StateParams = Params.extend({ checkpoint_id: z.string().min(1).max(512) });
 const StateQuery = z.strictObject({
   subgraphs: QueryFlag.default(false),
