@@ -58,7 +58,7 @@ export function createSerialiser(
     },
     toJson: (value) => writer.field(value),
     entryText(key, value) {
-      if (isSecretValue(value) && writer.isSecretKey(key)) return REDACTED;
+      if (writer.isSecretKey(key) && isSecretValue(value)) return REDACTED;
       return typeof value === "string" ? writer.bareText(value) : writer.field(value);
     },
     get cut() {
@@ -193,7 +193,7 @@ class Writer {
     } catch {
       return this.#string("<getter threw>");
     }
-    if (key !== undefined && isSecretValue(inner) && this.isSecretKey(key))
+    if (key !== undefined && this.isSecretKey(key) && isSecretValue(inner))
       return this.#string(REDACTED);
     return this.#write(inner, depth + 1);
   }
@@ -256,12 +256,17 @@ export function wellFormed(text: string): string {
   return whole.includes("\0") ? whole.replaceAll("\0", "\uFFFD") : whole;
 }
 
+/** Objects under such a key are looked into instead; numbers and flags give nothing away. */
 function isSecretValue(value: unknown): boolean {
-  return (
-    (typeof value === "string" && value !== "") ||
-    Array.isArray(value) ||
-    typeof value === "function"
-  );
+  try {
+    return (
+      (typeof value === "string" && value !== "") ||
+      Array.isArray(value) ||
+      typeof value === "function"
+    );
+  } catch {
+    return true;
+  }
 }
 
 /** The readable form of the built-in classes whose own properties say nothing. */
