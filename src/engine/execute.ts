@@ -71,6 +71,8 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
     }
   } catch (error) {
     progress.error = signal.aborted ? undefined : explain(error, run);
+    // What it saved must be there before the run ends: the lease that lets it be written ends with it.
+    await options.checkpointer?.settled().catch(() => {});
   }
   return progress;
 }

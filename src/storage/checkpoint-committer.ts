@@ -194,7 +194,9 @@ function isUnreachable(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const code: unknown = "code" in error ? error.code : undefined;
   if (typeof code !== "string")
-    return /Connection terminated|timeout exceeded when trying to connect/i.test(error.message);
+    return /Connection terminated|Client has encountered a connection error|timeout exceeded when trying/i.test(
+      error.message,
+    );
   return /^(?:08|53|57P|40)/.test(code) || /^E[A-Z]{3,}$/.test(code);
 }
 

@@ -26,7 +26,7 @@ import { openCheckpoints } from "../../src/storage/checkpoints.ts";
 import type { Checkpoints, RunSaverOptions } from "../../src/storage/checkpoints.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { openDatabase } from "../../src/storage/open.ts";
-import { describeDatabases } from "../support/databases.ts";
+import { createTestDatabases, describeDatabases } from "../support/databases.ts";
 
 // LangGraph's validation suite is written for a runner that has these as globals.
 Object.assign(globalThis, { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it });
@@ -64,6 +64,45 @@ describeDatabases("checkpoints of a killed process", (databases) => {
     await checkpoints.close();
     await database.close();
   });
+});
+
+describe("checkpoints on postgres, when connections are lost", () => {
+  const databases = createTestDatabases("postgres");
+
+  it("are sent again", async () => {
+    const database = await databases.open();
+    const checkpoints = openCheckpoints(database);
+    const savers = Array.from({ length: 10 }, () => {
+      const threadId = randomUUID();
+      return { threadId, saver: checkpoints.forRun({ threadId, resolve: "queued" }) };
+    });
+    let lost = 0;
+    for (let step = 0; step < 10; step += 1) {
+      for (const { saver, threadId } of savers) {
+        const checkpoint = toCheckpoint({ step });
+        const config = { configurable: { thread_id: threadId } };
+        await saver.put(config, checkpoint, METADATA, checkpoint.channel_versions);
+      }
+      lost += await terminateOthers(database);
+    }
+    expect(lost).toBeGreaterThan(0);
+    for (const { saver, threadId } of savers) {
+      await saver.settled();
+      const history = await collect(saver.list({ configurable: { thread_id: threadId } }));
+      expect(history.map((tuple) => tuple.checkpoint.channel_values["step"])).toEqual([
+        9, 8, 7, 6, 5, 4, 3, 2, 1, 0,
+      ]);
+    }
+    await checkpoints.close();
+  });
+
+  async function terminateOthers(database: Database): Promise<number> {
+    const { rowCount } = await database.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+      WHERE datname = current_database() AND pid <> pg_backend_pid()`,
+    );
+    return rowCount;
+  }
 });
 
 describeDatabases("checkpoints", (databases) => {
