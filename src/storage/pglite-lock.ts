@@ -40,14 +40,19 @@ const ATTEMPTS = 5;
 /**
  * Takes the folder for this process until `release`. The claim of a process that was killed does not count.
  *
+ * `silenceMs` is how long a claim of another host must stay untouched until it counts as dead.
+ *
  * @throws ServerError `startup_failed`, naming the process that has the folder.
  */
-export async function acquireFolderLock(folder: string): Promise<FolderLock> {
+export async function acquireFolderLock(
+  folder: string,
+  { silenceMs = SILENCE_MS } = {},
+): Promise<FolderLock> {
   const claims = join(folder, "claims");
   await mkdir(claims, { recursive: true });
   for (let attempt = 1; ; attempt += 1) {
     const own = await writeClaim(claims);
-    const holder = await findLiving(claims, own).catch(async (error: unknown) => {
+    const holder = await findLiving(claims, own, silenceMs).catch(async (error: unknown) => {
       await rm(join(claims, own), { force: true });
       throw error;
     });
@@ -100,13 +105,17 @@ async function writeClaim(claims: string): Promise<string> {
   return `${name}.json`;
 }
 
-async function findLiving(claims: string, own: string): Promise<Claim | undefined> {
+async function findLiving(
+  claims: string,
+  own: string,
+  silenceMs: number,
+): Promise<Claim | undefined> {
   for (const name of await readdir(claims)) {
     if (name === own || !name.endsWith(".json")) continue;
     const path = join(claims, name);
     const claim = await readClaim(path);
     if (!claim) continue;
-    if (await isAlive(claim, path)) return claim;
+    if (await isAlive(claim, path, silenceMs)) return claim;
     await rm(path, { force: true });
   }
   return undefined;
@@ -126,7 +135,7 @@ async function readClaim(path: string): Promise<Claim | undefined> {
   }
 }
 
-async function isAlive(claim: Claim, path: string): Promise<boolean> {
+async function isAlive(claim: Claim, path: string, silenceMs: number): Promise<boolean> {
   const sameBoot = claim.bootId === bootId();
   if (claim.host === hostname() && !sameBoot) return false;
   if (
@@ -140,18 +149,18 @@ async function isAlive(claim: Claim, path: string): Promise<boolean> {
       startedAt === undefined || claim.startedAt === undefined || startedAt === claim.startedAt
     );
   }
-  return isTouched(path);
+  return isTouched(path, silenceMs);
 }
 
 /** Whether a heartbeat comes within the time in which it must. */
-async function isTouched(path: string): Promise<boolean> {
+async function isTouched(path: string, silenceMs: number): Promise<boolean> {
   const touchedAt = async (): Promise<number | undefined> =>
     stat(path).then(
       ({ mtimeMs }) => mtimeMs,
       () => undefined,
     );
   const before = await touchedAt();
-  for (let waitedMs = 0; waitedMs < SILENCE_MS; waitedMs += 500) {
+  for (let waitedMs = 0; waitedMs < silenceMs; waitedMs += 500) {
     await delay(500);
     const now = await touchedAt();
     if (now !== before) return now !== undefined;

@@ -6,28 +6,30 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { PgliteThread } from "./pglite-thread.ts";
 
-/**
- * Where the template of an empty database is: beside this module in a package that ships one, else in the
- * user's cache. Its name carries PGlite's version, so that another version makes its own.
- */
-function templatePaths(): string[] {
+/** The template's name carries PGlite's version, so that another version makes its own. */
+function templateName(): string {
   // PGlite exports no package.json; it is one folder above the entry point.
   const entry = createRequire(import.meta.url).resolve("@electric-sql/pglite");
   const manifest = readFileSync(join(dirname(entry), "..", "package.json"), "utf8");
   const { version } = JSON.parse(manifest) as { version: string };
-  const name = `pglite-${version}.tar.gz`;
-  return [fileURLToPath(new URL(name, import.meta.url)), join(cacheFolder(), name)];
+  return `pglite-${version}.tar.gz`;
+}
+
+/** Beside this module, in a package that ships one; `createTemplate` writes it there when it is packed. */
+export function shippedTemplatePath(): string {
+  return fileURLToPath(new URL(templateName(), import.meta.url));
 }
 
 /**
- * The template to begin an empty database with; it is made first if there is none. `undefined` when the
+ * The template to begin an empty database with: the package's, else the user's, which is made first if there
+ * is none. `undefined` when the
  * cache cannot be written: PGlite then runs its own `initdb`, which takes some seconds each time.
  */
 export async function findTemplate(): Promise<string | undefined> {
-  const paths = templatePaths();
-  const existing = paths.find((path) => existsSync(path));
-  if (existing !== undefined) return existing;
-  const path = paths.at(-1) ?? "";
+  const shipped = shippedTemplatePath();
+  if (existsSync(shipped)) return shipped;
+  const path = join(cacheFolder(), templateName());
+  if (existsSync(path)) return path;
   try {
     await createTemplate(path);
     return path;

@@ -38,7 +38,8 @@ export class PgliteThread implements PgliteChannel {
     onFailure: (error: Error) => void = () => {},
   ): Promise<PgliteThread> {
     let failed: ((error: Error) => void) | undefined;
-    const worker = new Worker(workerUrl(), { workerData: data });
+    // No execArgv: the process's loaders and inspectors are not for this thread.
+    const worker = new Worker(workerUrl(), { workerData: data, execArgv: [] });
     const thread = new PgliteThread(worker, (error) => (failed ? failed(error) : onFailure(error)));
     await new Promise<void>((resolve, reject) => {
       failed = reject;

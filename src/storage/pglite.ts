@@ -43,7 +43,13 @@ export async function openPglite(options: PgliteOptions): Promise<PgliteDatabase
     return connect({ dataDir: "memory://", location: "memory", template, log });
   }
   const folder = resolve(options.dataDir);
-  await mkdir(folder, { recursive: true });
+  await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
+    throw new ServerError(
+      "startup_failed",
+      `The folder ${folder} for the database cannot be made: ${(cause as Error).message}`,
+      { cause },
+    );
+  });
   const lock = await acquireFolderLock(folder);
   try {
     const layout = await prepareFolder(folder);
