@@ -4,6 +4,7 @@ import { loadAuth } from "./auth/load.ts";
 import { toModuleReference } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
 import { EventLog } from "./engine/event-log.ts";
+import { Feedback } from "./engine/feedback.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
 import { createRunCheckpoints } from "./engine/run-checkpoints.ts";
 import { RunEngine, systemAssistantId } from "./engine/runs.ts";
@@ -27,6 +28,7 @@ import { migrate } from "./storage/migrate.ts";
 import { openDatabase } from "./storage/open.ts";
 import { createRunEventRepository } from "./storage/run-events.ts";
 import { createRunRepository } from "./storage/runs.ts";
+import { sharedSecret } from "./storage/secrets.ts";
 import { openStore, type StoreOptions } from "./storage/store.ts";
 import { createThreadRepository } from "./storage/threads.ts";
 
@@ -103,6 +105,10 @@ async function compose(
 
   const events = new EventLog({ repository: runEvents, serialise: toJson });
   const langgraphVersion = packageVersion("@langchain/langgraph");
+  const feedback = new Feedback({
+    observer,
+    secret: await sharedSecret(database, "feedback_links"),
+  });
   const worker = new Worker({
     runs,
     events,
@@ -110,6 +116,7 @@ async function compose(
     store,
     graphs: () => graphs,
     observer,
+    feedback,
     log,
     concurrency: config.workers.concurrency,
     leaseMs: LEASE_MS,
@@ -130,6 +137,7 @@ async function compose(
     assistants,
     events,
     worker,
+    feedback,
     graphs: () => graphs,
     notify: (message) => mailbox.send(message),
   });
@@ -150,6 +158,7 @@ async function compose(
     runs,
     engine,
     states,
+    feedback,
     store,
     graphs: () => graphs,
     auth,

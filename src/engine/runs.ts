@@ -9,6 +9,7 @@ import type { NewRun, RunOrigin, RunRecord, RunRepository } from "../storage/run
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { PublicError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
+import type { Feedback } from "./feedback.ts";
 import { toGraphHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
 import type { Worker } from "./worker.ts";
@@ -27,6 +28,8 @@ export function systemAssistantId(graphId: string): string {
 export interface RunRequest {
   principal: Principal | undefined;
   headers: Headers;
+  /** How the client reached this server, for links back to it; no trailing slash. */
+  baseUrl: string;
   trigger: string;
 }
 
@@ -39,6 +42,7 @@ export interface RunEngineOptions {
   assistants: AssistantRepository;
   events: EventLog;
   worker: Worker;
+  feedback: Feedback;
   graphs: () => GraphRegistry;
   /** Tells the other processes: a run waits, or a run is to be stopped. */
   notify: (
@@ -81,6 +85,7 @@ export class RunEngine {
   ): Promise<RunRecord> {
     const assistant = await this.assistant(body.assistant_id);
     this.#assertGraph(assistant.graph_id);
+    if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
     const temporary = threadId === undefined && body.on_completion === "delete";
     const id = threadId ?? uuid7();
     if (!temporary && (threadId === undefined || body.if_not_exists === "create")) {
@@ -249,6 +254,7 @@ function toNewRun(options: {
     resumable: body.stream_resumable,
     durability: body.durability ?? toDurability(body.checkpoint_during),
     on_disconnect: body.on_disconnect,
+    feedback_keys: body.feedback_keys?.length ? body.feedback_keys : undefined,
   };
   const { checkpoint_id: _place, ...settings } = config.configurable ?? {};
   return {
@@ -282,6 +288,7 @@ function toOrigin(
     assistant_name: isSystem ? assistant.graph_id : assistant.name,
     assistant_version: assistant.version,
     ...(temporary && typeof session === "string" && { session_id: session }),
+    base_url: request.baseUrl,
     traceparent: headers.get("traceparent") ?? undefined,
     headers: toGraphHeaders(headers),
     ...(principal && { user: principal.user, permissions: principal.permissions }),

@@ -4,7 +4,7 @@ import type { RunRepository } from "../storage/runs.ts";
 
 const SWEEP_MS = 60_000;
 /** How long a run without a thread can still be asked for after its end. */
-const TEMPORARY_RUN_MS = 15 * 60_000;
+const TEMPORARY_RUN_MS = 60 * 60_000;
 /** How long the events of a resumable run are kept after its end. */
 const EVENTS_MS = 60 * 60_000;
 

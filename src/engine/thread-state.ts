@@ -27,7 +27,7 @@ export function toThreadState(snapshot: StateSnapshot): ThreadState {
     created_at: snapshot.createdAt ?? null,
     checkpoint: toStateCheckpoint(snapshot.config),
     parent_checkpoint: toStateCheckpoint(snapshot.parentConfig),
-    interrupts: tasks.flatMap((task) => task.interrupts),
+    interrupts: Object.values(pendingInterrupts(snapshot)).flat(),
   };
 }
 
@@ -44,8 +44,13 @@ function toThreadTask(task: StateSnapshot["tasks"][number]): ThreadTask {
       ? toStateCheckpoint((state as StateSnapshot).config)
       : toStateCheckpoint(state),
     state: nested ? toThreadState(state as StateSnapshot) : null,
-    result: (task as { result?: unknown }).result ?? null,
+    result: resultOf(task),
   };
+}
+
+/** What a task wrote before the step it belongs to was over. */
+function resultOf(task: StateSnapshot["tasks"][number]): unknown {
+  return (task as { result?: unknown }).result ?? null;
 }
 
 /** What went wrong in a task; LangGraph keeps an error as it was thrown, or as `{name, message}`. */
@@ -92,11 +97,14 @@ export function selectFields(state: ThreadState, select: StateSelect): Partial<T
   return chosen as Partial<ThreadState>;
 }
 
-/** The pending interrupts of a state by task, as a thread keeps them. */
+/**
+ * The pending interrupts of a state by task, as a thread keeps them. A task that was answered while another
+ * one still waits has a result already, and LangGraph goes on showing its question.
+ */
 export function pendingInterrupts(snapshot: StateSnapshot): Record<string, unknown[]> {
   return Object.fromEntries(
     snapshot.tasks
-      .filter((task) => task.interrupts.length > 0)
+      .filter((task) => task.interrupts.length > 0 && resultOf(task) === null)
       .map((task) => [task.id, task.interrupts]),
   );
 }

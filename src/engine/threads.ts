@@ -112,10 +112,11 @@ export class ThreadStates {
 
   async #save(thread: Thread, graph: CompiledGraph): Promise<void> {
     const snapshot = await graph.getState(toConfig(thread, undefined));
+    const interrupts = pendingInterrupts(snapshot);
     await this.#options.threads.saveState(thread.thread_id, {
       values: snapshot.values,
-      interrupts: pendingInterrupts(snapshot),
-      interrupted: snapshot.tasks.some((task) => task.interrupts.length > 0),
+      interrupts,
+      interrupted: Object.keys(interrupts).length > 0,
     });
   }
 

@@ -6,6 +6,7 @@ import type { ObservedRun, Observer, RunObservation } from "../observability/obs
 import type { CancelAction } from "../protocol/runs.ts";
 import type { Lease, RunRecord, RunRepository, RunResult } from "../storage/runs.ts";
 import type { EventLog, EventWriter } from "./event-log.ts";
+import type { Feedback } from "./feedback.ts";
 import { executeRun, type Stop } from "./execute.ts";
 import type { RunCheckpoints } from "./run-checkpoints.ts";
 import { MAX_ATTEMPTS } from "./run-status.ts";
@@ -33,6 +34,7 @@ export interface WorkerOptions {
   store: BaseStore;
   graphs: () => GraphRegistry;
   observer: Observer;
+  feedback: Feedback;
   log: Logger;
   /** Runs executed at the same time. */
   concurrency: number;
@@ -288,6 +290,11 @@ export class Worker {
     }
     if (stop?.kind === "rollback" && checkpoints)
       Object.assign(result, await checkpoints.rollback());
+    const { feedback_keys: keys } = run.kwargs;
+    if (keys && result.status === "success" && observation.traceId !== undefined) {
+      const links = this.#options.feedback.links(run.origin.base_url ?? "", run.run_id, keys);
+      writer.append({ event: "feedback", data: links });
+    }
     if (result.error) {
       writer.append({ event: "error", data: result.error });
       this.#options.log.debug({ run_id: run.run_id, err: execution.error }, "run failed");

@@ -3,6 +3,7 @@ import { Hono, type Context } from "hono";
 import type { Authenticator } from "../auth/authenticate.ts";
 import type { Principal } from "../auth/principal.ts";
 import type { CorsConfig } from "../config/schema.ts";
+import type { Feedback } from "../engine/feedback.ts";
 import type { RunEngine } from "../engine/runs.ts";
 import type { ThreadStates } from "../engine/threads.ts";
 import { ServerError } from "../errors.ts";
@@ -18,6 +19,7 @@ import { toOpenApi } from "./openapi.ts";
 import { toProblemResponse } from "./problem.ts";
 import type { Route, RouteAnswer } from "./route.ts";
 import { assistantRoutes } from "./routes/assistants.ts";
+import { feedbackRoutes } from "./routes/feedback.ts";
 import { metaRoutes } from "./routes/meta.ts";
 import { runRoutes } from "./routes/runs.ts";
 import { storeRoutes } from "./routes/store.ts";
@@ -29,6 +31,7 @@ export interface AppDeps {
   runs: RunRepository;
   engine: RunEngine;
   states: ThreadStates;
+  feedback: Feedback;
   store: BaseStore;
   graphs: () => GraphRegistry;
   /** `undefined` lets everybody in. */
@@ -52,6 +55,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...assistantRoutes({ assistants: deps.assistants, runs: deps.engine, graphs: deps.graphs }),
     ...threadRoutes({ threads: deps.threads, states: deps.states }),
     ...runRoutes(deps),
+    ...feedbackRoutes(deps),
     ...storeRoutes({ store: deps.store }),
     ...metaRoutes({ info: deps.info, openapi: () => document }),
   ];
@@ -80,6 +84,7 @@ async function answer(c: Context<Env>, route: Route, deps: AppDeps): Promise<Res
     body: route.body && (await readBody(c, route.body, deps.maxBodyBytes)),
     principal,
     headers: c.req.raw.headers,
+    baseUrl: toBaseUrl(c),
     requestId: c.get("requestId"),
   };
   const result: RouteAnswer = await route.handle(request as never);
@@ -97,6 +102,16 @@ async function authenticate(
 ): Promise<Principal | undefined> {
   if (!auth || route.permission === "public") return undefined;
   return auth.authenticate(c.req.raw);
+}
+
+/** The address the client used: a proxy tells its own in the forwarded headers. */
+function toBaseUrl(c: Context): string {
+  const url = new URL(c.req.url);
+  const protocol = c.req.header("x-forwarded-proto")?.split(",", 1)[0]?.trim();
+  const host = c.req.header("x-forwarded-host")?.split(",", 1)[0]?.trim();
+  if (host && URL.canParse(`http://${host}`)) url.host = host;
+  if (protocol === "https" || protocol === "http") url.protocol = protocol;
+  return url.origin;
 }
 
 /** The query as names to one value or several. */

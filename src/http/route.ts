@@ -9,6 +9,8 @@ export interface RouteRequest<Params, Query, Body> {
   /** Who asks; `undefined` where the server has no authentication. */
   principal: Principal | undefined;
   headers: Headers;
+  /** How the client reached this server, behind a proxy too; no trailing slash. */
+  baseUrl: string;
   requestId: string;
 }
 

@@ -9,6 +9,7 @@ import {
   RunnableConfig,
   Uuid,
 } from "./common.ts";
+import { FeedbackKey } from "./feedback.ts";
 
 export const RunStatus = z.enum([
   "pending",
@@ -63,9 +64,14 @@ export const Command = z
     update: z
       .union([z.record(z.string(), z.unknown()), z.array(z.tuple([z.string(), z.unknown()]))])
       .nullish(),
+    // LangGraph takes a null answer for no answer.
     resume: z.unknown(),
   })
-  .partial();
+  .partial()
+  .refine(
+    ({ goto, update, resume }) => [goto, update, resume].some((part) => (part ?? null) !== null),
+    "needs goto, update, or a resume that is not null",
+  );
 export type Command = z.infer<typeof Command>;
 
 const NodeNames = z.union([z.literal("*"), z.array(z.string())]);
@@ -93,6 +99,8 @@ export const RunCreate = z.strictObject({
     .optional(),
   if_not_exists: z.enum(["reject", "create"]).default("reject"),
   on_completion: z.enum(["delete", "keep"]).default("delete"),
+  /** The stream ends with a signed link for each, through which a person can judge the run. */
+  feedback_keys: z.array(FeedbackKey).max(20).optional(),
   durability: z.enum(["sync", "async", "exit"]).optional(),
   checkpoint_during: z.boolean().optional(),
 });
@@ -110,6 +118,7 @@ export interface RunKwargs {
   subgraphs: boolean;
   resumable: boolean;
   durability?: "sync" | "async" | "exit" | undefined;
+  feedback_keys?: string[] | undefined;
   on_disconnect: "continue" | "cancel";
 }
 

@@ -91,10 +91,19 @@ export const StateUpdate = z.strictObject({
 });
 export type StateUpdate = z.infer<typeof StateUpdate>;
 
+function namesCheckpoint(before: string | Record<string, unknown>): boolean {
+  if (typeof before === "string") return before !== "";
+  const place = before["configurable"] ?? before;
+  return typeof (place as { checkpoint_id?: unknown }).checkpoint_id === "string";
+}
+
 export const HistoryRequest = z.strictObject({
   limit: z.int().min(1).max(1000).default(10),
   /** A checkpoint id, a checkpoint, or a config that holds one: only older states are returned. */
-  before: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
+  before: z
+    .union([z.string(), z.record(z.string(), z.unknown())])
+    .refine(namesCheckpoint, "must be a checkpoint id, or hold one as checkpoint_id")
+    .optional(),
   metadata: Metadata.optional(),
   checkpoint: Checkpoint.optional(),
   select: StateSelect,

@@ -18,6 +18,8 @@ export interface RunOrigin {
   /** The session a client named for a run without a thread. */
   session_id?: string | undefined;
   traceparent?: string | undefined;
+  /** How the client reached the server. */
+  base_url?: string | undefined;
   /** Request headers a graph may read from its `configurable`. */
   headers?: Record<string, string> | undefined;
   /** The authenticated user as the handler returned it; graphs read it, the API never shows it. */

@@ -52,6 +52,7 @@ function createHandlers(deps: RunRouteDeps) {
     engine.create(request.params?.thread_id, request.body, {
       principal: request.principal,
       headers: request.headers,
+      baseUrl: request.baseUrl,
       trigger: "api",
     });
 
