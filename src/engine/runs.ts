@@ -60,17 +60,14 @@ export class RunEngine {
 
   /** The assistant behind an assistant id or a graph id. Throws `not_found`. */
   async assistant(idOrGraph: string): Promise<Assistant> {
-    const isId = UUID.test(idOrGraph);
-    const id = isId ? idOrGraph : systemAssistantId(idOrGraph);
-    const assistant = await this.#options.assistants.get(id);
+    const assistant = await this.#assistant(idOrGraph);
     if (assistant) return assistant;
-    const known = this.#options.graphs().ids().join(", ");
-    throw new ServerError(
-      "not_found",
-      isId
-        ? `Assistant "${idOrGraph}" not found`
-        : `No assistant found for "${idOrGraph}". It is neither an assistant id nor one of the graphs: ${known}.`,
-    );
+    throw new ServerError("not_found", "Assistant not found");
+  }
+
+  #assistant(idOrGraph: string): Promise<Assistant | undefined> {
+    const id = UUID.test(idOrGraph) ? idOrGraph : systemAssistantId(idOrGraph);
+    return this.#options.assistants.get(id);
   }
 
   /**
@@ -83,7 +80,13 @@ export class RunEngine {
     body: RunCreate,
     request: RunRequest,
   ): Promise<RunRecord> {
-    const assistant = await this.assistant(body.assistant_id);
+    const assistant = await this.#assistant(body.assistant_id);
+    if (!assistant) {
+      throw new ServerError(
+        "not_found",
+        `No assistant found for "${body.assistant_id}". Make sure the assistant ID is for a valid assistant or a valid graph ID. The graphs are: ${this.#options.graphs().ids().join(", ")}.`,
+      );
+    }
     this.#assertGraph(assistant.graph_id);
     if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
     const temporary = threadId === undefined && body.on_completion === "delete";
@@ -313,11 +316,11 @@ function toDurability(checkpointDuring: boolean | undefined): RunKwargs["durabil
   return checkpointDuring === false ? "exit" : undefined;
 }
 
-/** The assistant's context with the run's on top; undefined if there is neither. */
+/** The assistant's context with the run's on top. Never undefined, so that a graph can take it apart. */
 function toContext(own: unknown, asked: unknown): unknown {
   const isRecord = (value: unknown): value is Record<string, unknown> =>
     typeof value === "object" && value !== null && !Array.isArray(value);
-  if (asked === undefined) return isRecord(own) && Object.keys(own).length === 0 ? undefined : own;
+  if (asked === undefined) return own ?? {};
   return isRecord(own) && isRecord(asked) ? { ...own, ...asked } : asked;
 }
 

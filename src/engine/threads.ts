@@ -127,7 +127,10 @@ export class ThreadStates {
     return this.#options.graphs().bind(graphId, {
       config: { ...config, configurable: { ...config.configurable, thread_id: thread.thread_id } },
       access,
-      checkpointer: this.#options.checkpoints.forRun({ threadId: thread.thread_id }),
+      checkpointer: this.#options.checkpoints.forRun({
+        threadId: thread.thread_id,
+        metadata: { graph_id: graphId },
+      }),
       store: this.#options.store,
     });
   }

@@ -60,7 +60,7 @@ function createHandlers(deps: RunRouteDeps) {
     const run = await runs.get(params.run_id);
     const foreign = params.thread_id !== undefined && run?.thread_id !== params.thread_id;
     if (!run || foreign) {
-      throw new ServerError("not_found", `Run with ID ${params.run_id} not found`);
+      throw new ServerError("not_found", "Run not found");
     }
     return run;
   };
