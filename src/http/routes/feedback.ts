@@ -23,7 +23,7 @@ export function feedbackRoutes(deps: { feedback: Feedback; runs: RunRepository }
       answer: { status: 200, description: "The judgement, accepted", schema: FeedbackResource },
       async handle({ params, body }) {
         if (!(await deps.runs.get(params.run_id))) {
-          throw new ServerError("not_found", `Run with ID ${params.run_id} not found`);
+          throw new ServerError("not_found", "Run not found");
         }
         return { json: await deps.feedback.submit(params.run_id, body) };
       },
