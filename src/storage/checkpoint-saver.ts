@@ -7,9 +7,11 @@ import type {
   CheckpointMetadata,
   CheckpointPendingWrite,
   CheckpointTuple,
+  DeltaChannelHistory,
   PendingWrite,
 } from "@langchain/langgraph-checkpoint";
 import type { GroupCommitter, Writer } from "./checkpoint-committer.ts";
+import { readDeltaHistory } from "./checkpoint-deltas.ts";
 import { readTuples } from "./checkpoint-reads.ts";
 import type { CheckpointQuery } from "./checkpoint-reads.ts";
 import { toCheckpointRows, toWriteRows } from "./checkpoint-rows.ts";
@@ -170,6 +172,24 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
       { writes, taskId, taskPath },
     );
     await this.#save(threadId, rows);
+  }
+
+  override async getDeltaChannelHistory({
+    config,
+    channels,
+  }: {
+    config: RunnableConfig;
+    channels: string[];
+  }): Promise<Record<string, DeltaChannelHistory>> {
+    const { threadId, ...address } = toAddress(config);
+    if (threadId === undefined || channels.length === 0) {
+      return Object.fromEntries(channels.map((channel) => [channel, { writes: [] }]));
+    }
+    await this.#committer.settled(threadId);
+    return readDeltaHistory(this.#database, this.serde, {
+      address: { ...address, threadId },
+      channels,
+    });
   }
 
   override async deleteThread(threadId: string): Promise<void> {

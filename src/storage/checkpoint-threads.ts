@@ -1,3 +1,4 @@
+import { uuid5 } from "@langchain/langgraph-checkpoint";
 import type { Queryable } from "./database.ts";
 
 /** LangGraph's id for writes that belong to no task, such as the answer to an interrupt. */
@@ -64,7 +65,8 @@ export async function deleteAfter(
       DELETE FROM checkpoint_writes cw WHERE thread_id = $1 AND (
         checkpoint_id COLLATE "C" > $2
         OR (checkpoint_ns, checkpoint_id) IN (SELECT checkpoint_ns, checkpoint_id FROM ends) AND (
-          task_id = '${NULL_TASK_ID}' AND channel = '__resume__'
+          task_id = $3
+          OR task_id = '${NULL_TASK_ID}' AND channel = '__resume__'
           OR channel <> '__interrupt__' AND EXISTS (
             SELECT FROM checkpoint_writes stop
             WHERE stop.thread_id = $1 AND stop.channel = '__interrupt__'
@@ -75,6 +77,11 @@ export async function deleteAfter(
       )
     )
     DELETE FROM checkpoints WHERE thread_id = $1 AND checkpoint_id COLLATE "C" > $2`,
-    [threadId, checkpointId],
+    [threadId, checkpointId, toInputTaskId(checkpointId)],
   );
+}
+
+/** Under which a run keeps its input to channels that store only writes, at the checkpoint it starts from. */
+function toInputTaskId(checkpointId: string): string {
+  return uuid5("__input__", checkpointId);
 }

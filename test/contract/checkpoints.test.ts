@@ -2,15 +2,18 @@ import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { AIMessage } from "@langchain/core/messages";
+import { AIMessage, HumanMessage } from "@langchain/core/messages";
+import type { BaseMessage } from "@langchain/core/messages";
 import {
   Annotation,
   Command,
   END,
   interrupt,
   MessagesAnnotation,
+  MessagesDeltaValue,
   START,
   StateGraph,
+  StateSchema,
 } from "@langchain/langgraph";
 import { uuid6 } from "@langchain/langgraph-checkpoint";
 import type {
@@ -434,6 +437,28 @@ describeDatabases("checkpoints", (databases) => {
       },
     );
 
+    it("rebuilds channels that store only what is written, in one query", async () => {
+      const { saver, config, threadId } = withThread();
+      const say = async (text: string, checkpointer: BaseCheckpointSaver): Promise<void> => {
+        await deltas(checkpointer).invoke({ messages: [new HumanMessage(text)] }, config);
+      };
+      const contents = async (): Promise<unknown[]> => {
+        const state = await deltas(checkpoints.forRun()).getState(config);
+        return state.values.messages.map((message: BaseMessage) => message.content);
+      };
+      await say("one", saver);
+      await say("two", checkpoints.forRun());
+      statements = [];
+      expect(await contents()).toEqual(["one", "echo one", "two", "echo two"]);
+      expect(statements).toHaveLength(2);
+      const [newest] = await collect(saver.list(config, { limit: 1 }));
+      await say("three", checkpoints.forRun());
+      await checkpoints.deleteAfter(threadId, newest!.checkpoint.id);
+      expect(await contents()).toEqual(["one", "echo one", "two", "echo two"]);
+      await say("four", checkpoints.forRun());
+      expect(await contents()).toEqual(["one", "echo one", "two", "echo two", "four", "echo four"]);
+    });
+
     it("pages through a long history", async () => {
       const { saver, config } = withThread({ resolve: "queued" });
       const ids: string[] = [];
@@ -602,6 +627,16 @@ function nestedApproval(checkpointer: BaseCheckpointSaver) {
   return new StateGraph(Log)
     .addNode("outer", async (_, config) => ({ log: (await inner.invoke({ log: [] }, config)).log }))
     .addEdge(START, "outer")
+    .compile({ checkpointer });
+}
+
+/** Its messages are a channel that stores only what is written to it. */
+function deltas(checkpointer: BaseCheckpointSaver) {
+  return new StateGraph(new StateSchema({ messages: MessagesDeltaValue }))
+    .addNode("echo", ({ messages }) => ({
+      messages: [new AIMessage(`echo ${messages.at(-1)?.text}`)],
+    }))
+    .addEdge(START, "echo")
     .compile({ checkpointer });
 }
 
