@@ -8,7 +8,7 @@ import {
   type ObserverStatus,
   type RunObservation,
 } from "../observer.ts";
-import { encodeRequest } from "../otlp-protobuf.ts";
+import { createRequestEncoder } from "../otlp-protobuf.ts";
 import { toSettings, type LangfuseConfig, type LangfuseSettings } from "./config.ts";
 import { isSampled, traceIdOf } from "./identity.ts";
 import { INSTALL_COMMAND, loadPackages, type LangfusePackages } from "./packages.ts";
@@ -238,8 +238,7 @@ class LangfuseObserver implements Observer {
         },
         timeoutMs: settings.timeoutMs,
       }),
-      encode: (spans) =>
-        encodeRequest({ resource: { "service.name": "aegra" }, scope: SCOPE }, spans),
+      encode: createRequestEncoder({ resource: { "service.name": "aegra" }, scope: SCOPE }),
       flushAt: settings.flushAt,
       flushIntervalMs: settings.flushIntervalMs,
       onState: (state, message) => this.#onDelivery(state, message),

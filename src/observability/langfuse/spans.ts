@@ -2,7 +2,7 @@ import type { Span, SpanContext, Tracer } from "@opentelemetry/api";
 import type { IdGenerator, ReadableSpan, SpanProcessor } from "@opentelemetry/sdk-trace-base";
 import { randomBytes } from "node:crypto";
 import type { EncodedSpan } from "../delivery/span-sink.ts";
-import { encodeSpan, type OtlpValue } from "../otlp-protobuf.ts";
+import { createSpanEncoder, type OtlpValue } from "../otlp-protobuf.ts";
 import type { LangfusePackages } from "./packages.ts";
 
 /** Langfuse copies all attributes of any other scope into the metadata. */
@@ -10,6 +10,8 @@ export const SCOPE = { name: "langfuse-sdk", version: "5.11.1" } as const;
 
 /** More than any observation of ours carries; the SDK's 128 would drop the last ones, the output included. */
 const ATTRIBUTE_COUNT_LIMIT = 4_096;
+
+const ID_POOL_BYTES = 4_096;
 
 /** How to begin a span. Without a parent it is a root with exactly the trace id given. */
 export interface SpanStart {
@@ -68,22 +70,31 @@ export function createSpanFactory(
 
 class ChosenIds implements IdGenerator {
   next: { traceId: string; spanId: string | undefined } | undefined;
+  #pool = Buffer.alloc(0);
+  #at = 0;
 
-  readonly generateTraceId = (): string => this.next?.traceId ?? randomBytes(16).toString("hex");
+  readonly generateTraceId = (): string => this.next?.traceId ?? this.#random(16);
 
-  readonly generateSpanId = (): string => {
-    const chosen = this.next?.spanId;
-    if (chosen !== undefined) return chosen;
+  readonly generateSpanId = (): string => this.next?.spanId ?? this.#random(8);
+
+  /** Random bytes are drawn many at a time: one draw costs 40 microseconds, whatever its size. */
+  #random(bytes: number): string {
     for (;;) {
-      const id = randomBytes(8).toString("hex");
+      if (this.#at + bytes > this.#pool.length) {
+        this.#pool = randomBytes(ID_POOL_BYTES);
+        this.#at = 0;
+      }
+      const id = this.#pool.toString("hex", this.#at, this.#at + bytes);
+      this.#at += bytes;
       if (!/^0+$/.test(id)) return id;
     }
-  };
+  }
 }
 
 /** Encodes each span as it ends: from then on it is bytes that nothing changes. */
 class EncodingProcessor implements SpanProcessor {
   readonly #onSpan: (span: EncodedSpan) => void;
+  readonly #encoder = createSpanEncoder();
 
   constructor(onSpan: (span: EncodedSpan) => void) {
     this.#onSpan = onSpan;
@@ -94,7 +105,7 @@ class EncodingProcessor implements SpanProcessor {
   onEnd(span: ReadableSpan): void {
     const { traceId, spanId } = span.spanContext();
     const parentSpanId = span.parentSpanContext?.spanId;
-    const bytes = encodeSpan({
+    const bytes = this.#encoder({
       traceId,
       spanId,
       parentSpanId,
