@@ -90,6 +90,7 @@ export class RunEngine {
     this.#assertGraph(assistant.graph_id);
     if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
     const temporary = threadId === undefined && body.on_completion === "delete";
+    if (temporary) assertNoThreadNeeded(body);
     const id = threadId ?? uuid7();
     if (!temporary && (threadId === undefined || body.if_not_exists === "create")) {
       await this.#options.threads.create(id, body.metadata ?? {});
@@ -228,6 +229,18 @@ export class RunEngine {
       );
     }
   }
+}
+
+/** A run that leaves nothing behind has no past to start from, and nobody can answer it. */
+function assertNoThreadNeeded(body: RunCreate): void {
+  const fields = ["checkpoint", "checkpoint_id", "interrupt_before", "interrupt_after"] as const;
+  const asked = fields.filter((field) => body[field] !== undefined);
+  if (asked.length === 0) return;
+  throw new ServerError(
+    "invalid_request",
+    `${asked.join(", ")}: a run without a thread has no checkpoints. Run it on a thread, or with on_completion: "keep".`,
+    { details: asked.map((path) => ({ path, message: "needs a thread" })) },
+  );
 }
 
 function toNewRun(options: {
