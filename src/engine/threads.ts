@@ -112,11 +112,11 @@ export class ThreadStates {
 
   async #save(thread: Thread, graph: CompiledGraph): Promise<void> {
     const snapshot = await graph.getState(toConfig(thread, undefined));
-    const interrupts = pendingInterrupts(snapshot);
     await this.#options.threads.saveState(thread.thread_id, {
       values: snapshot.values,
-      interrupts,
-      interrupted: Object.keys(interrupts).length > 0,
+      interrupts: pendingInterrupts(snapshot),
+      // As after a run: a thread with a node to go on with waits for somebody.
+      interrupted: snapshot.next.length > 0,
     });
   }
 
