@@ -80,12 +80,12 @@ async function compose(
   { log, ...given }: OpenServerOptions,
   closers: (() => Promise<unknown>)[],
 ): Promise<Server> {
-  const [database, auth, loaded, observer] = await Promise.all([
-    openMigrated(config, log, closers),
-    config.auth.module ? loadAuth(config.auth.module, { cwd: config.cwd }) : undefined,
-    given.graphs ?? loadRegistry(config),
-    openObserver(config, log, closers),
-  ]);
+  const opening = openMigrated(config, log, closers);
+  const loading = loadModules(config, { log, graphs: given.graphs, closers });
+  // Both have ended before the failure of one is thrown, so that what the other one opened is closed.
+  await Promise.allSettled([opening, loading]);
+  const database = await opening;
+  const { auth, observer, graphs: loaded } = await loading;
   if (!auth) {
     log.warn(
       "no authentication: everybody who can reach this server can use it (set auth.path to change that)",
@@ -212,6 +212,25 @@ async function compose(
     },
     close: (graceMs = DEFAULT_GRACE_MS) => (closing ??= close(graceMs)),
   };
+}
+
+/**
+ * Everything made from the project's modules, one after another: a module they share is then evaluated once,
+ * which concurrent loading would not do.
+ */
+async function loadModules(
+  config: Config,
+  given: {
+    log: Logger;
+    graphs: GraphRegistry | undefined;
+    closers: (() => Promise<unknown>)[];
+  },
+) {
+  const { module } = config.auth;
+  const auth = module ? await loadAuth(module, { cwd: config.cwd }) : undefined;
+  const observer = await openObserver(config, given.log, given.closers);
+  const graphs = given.graphs ?? (await loadRegistry(config));
+  return { auth, observer, graphs };
 }
 
 async function openMigrated(config: Config, log: Logger, closers: (() => Promise<unknown>)[]) {

@@ -8,6 +8,7 @@
 import { readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, extname, relative } from "node:path";
 
+import { toModuleReference } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { loadGraphs } from "../graphs/load.ts";
 import { createGraphRegistry } from "../graphs/registry.ts";
@@ -56,7 +57,7 @@ function watchProject(serving: Serving): void {
   const { config, console } = serving;
   const close = closeOnSignal(serving);
   const contents = new Map(config.watched.map((path) => [path, readText(path)]));
-  const guarded = new Set(config.auth.module ? dependenciesOf(config.auth.module.path) : []);
+  const guarded = new Set(listOwnModules(config).flatMap((path) => [...dependenciesOf(path)]));
   let restarting = false;
   let work = Promise.resolve();
 
@@ -83,13 +84,25 @@ function watchProject(serving: Serving): void {
       return restart(`${name(native)} changed, and plain JavaScript is loaded once per process`);
     }
     const guard = paths.find((path) => guarded.has(path));
-    if (guard !== undefined) return restart(`${name(guard)} changed, which authentication needs`);
+    if (guard !== undefined)
+      return restart(`${name(guard)} changed, which is not only used by graphs`);
     if (!paths.some((path) => isRelevant(path, serving))) return;
     // One reload at a time; a change during a reload gets its own.
     work = work.then(reloadAll);
   };
   const watcher = watchTree(config.cwd, { quietMs: QUIET_MS, onChange });
   watchOutside(serving, watcher);
+}
+
+/** The modules that the server itself uses, and loads once: authentication, mask, embeddings. */
+function listOwnModules(config: Config): string[] {
+  const embed = config.store.index?.embed;
+  const base = dirname(config.configPath ?? config.cwd);
+  return [
+    config.auth.module?.path,
+    config.langfuse.mask?.path,
+    embed === undefined ? undefined : toModuleReference(embed, base).path,
+  ].filter((path) => path !== undefined);
 }
 
 /** Whether loading again could give other graphs: a module in use changed, or anything while one is broken. */

@@ -121,7 +121,6 @@ describe("the config file", () => {
         `${path}: "http.cors.foo" is not a known option and has no effect`,
         `${path}: "http.app" has no effect: custom routes are not supported yet`,
         `${path}: "ui" has no effect: generative UI bundles are not supported yet`,
-        `${path}: "store.index" has no effect: semantic search is not supported yet`,
         `${path}: "checkpointer.ttl" has no effect: checkpoints do not expire yet`,
         `${path}: "auth.disable_studio_auth": false has no effect: requests from Studio are authenticated like all others`,
       ].toSorted(),
@@ -154,7 +153,7 @@ describe("precedence", () => {
         enabled: false,
         host: "https://cloud.langfuse.com",
         sampleRate: 1,
-        timeoutMs: 5000,
+        timeoutMs: undefined,
       },
     });
     expect((await load({}, { mode: "start" })).host).toBe("0.0.0.0");

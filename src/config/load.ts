@@ -238,9 +238,6 @@ function toLangfuse(
     ...environment,
     host: (environment.host ?? DEFAULT_LANGFUSE_HOST).replace(/\/+$/u, ""),
     sampleRate: environment.sampleRate ?? 1,
-    timeoutMs: environment.timeoutMs ?? 5000,
-    flushAt: environment.flushAt ?? 512,
-    flushIntervalMs: environment.flushIntervalMs ?? 1000,
     headers: file?.headers ?? {},
     mask: file?.mask === undefined ? undefined : toModuleReference(file.mask, base),
   };

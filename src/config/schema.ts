@@ -142,10 +142,11 @@ export interface LangfuseConfig {
   sampleRate: number;
   environment: string | undefined;
   release: string | undefined;
-  timeoutMs: number;
-  /** Spans per request. */
-  flushAt: number;
-  flushIntervalMs: number;
+  /** One request; where this and the next two are not set, the observer knows best. */
+  timeoutMs: number | undefined;
+  /** Spans that make a request worth sending. */
+  flushAt: number | undefined;
+  flushIntervalMs: number | undefined;
   /** Sent with every request to Langfuse, such as those a proxy wants. */
   headers: Record<string, string>;
   mask: ModuleReference | undefined;

@@ -43,8 +43,6 @@ const NOT_SUPPORTED: Record<string, string> = {
 /** Keys that are read and checked, but not acted on yet. */
 const NOT_YET: Record<string, string> = {
   "checkpointer.ttl": "checkpoints do not expire yet",
-  "store.index": "semantic search is not supported yet",
-  "store.ttl": "store items do not expire yet",
 };
 
 /**

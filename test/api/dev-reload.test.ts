@@ -212,11 +212,11 @@ test("a change of the authentication handler restarts the server", async () => {
       .status;
   expect(await status("Bearer first")).toBe(200);
   await project.write("src/auth.ts", auth("second"));
-  await dev.waitFor(/src\/auth\.ts changed, which authentication needs: restarting/u);
+  await dev.waitFor(/src\/auth\.ts changed, which is not only used by graphs: restarting/u);
   expect(await dev.ready()).toBe(url);
   expect([await status("Bearer first"), await status("Bearer second")]).toEqual([401, 200]);
   await project.write("src/prefix.ts", 'export const PREFIX: string = "Token ";');
-  await dev.waitFor(/src\/prefix\.ts changed, which authentication needs: restarting/u);
+  await dev.waitFor(/src\/prefix\.ts changed, which is not only used by graphs: restarting/u);
   expect(await dev.ready()).toBe(url);
   expect([await status("Bearer second"), await status("Token second")]).toEqual([401, 200]);
 });
