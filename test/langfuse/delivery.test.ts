@@ -132,6 +132,7 @@ test("an unreachable host: said once, and everything arrives when it is back", a
   await until(() => traceIds.every((traceId) => receiver.traceIds().includes(traceId)));
   await until(() => observer.status()[0]?.state === "on");
   expect(observer.status()[0]?.spans).toEqual({ made: 3, sent: 3, pending: 0, dropped: 0 });
+  await until(() => lines.some((line) => line.msg.includes("back")));
   expect(lines.filter((line) => line.msg.includes("back"))).toHaveLength(1);
 });
 
