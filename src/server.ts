@@ -112,7 +112,7 @@ async function compose(
   const worker = new Worker({
     runs,
     events,
-    checkpointsOf: createRunCheckpoints({ checkpoints, store, runs, langgraphVersion }),
+    checkpointsOf: createRunCheckpoints({ checkpoints, store, runs }),
     store,
     graphs: () => graphs,
     observer,
@@ -120,7 +120,6 @@ async function compose(
     log,
     concurrency: config.workers.concurrency,
     leaseMs: LEASE_MS,
-    langgraphVersion,
   });
   const mailbox: Mailbox = await openMailbox(database, {
     log,

@@ -221,6 +221,11 @@ export class EventLog {
     }
   }
 
+  /** Whether the database has events of a run. */
+  async isStored(runId: string): Promise<boolean> {
+    return (await this.#repository.lastId(runId)) >= 0;
+  }
+
   /** Forgets the oldest finished streams beyond the limits in bytes and time. */
   #evict(): void {
     const oldest = Date.now() - FINISHED_MS;

@@ -23,7 +23,6 @@ export interface RunCheckpointsOptions {
   checkpoints: Checkpoints;
   store: BaseStore;
   runs: RunRepository;
-  langgraphVersion: string;
 }
 
 /** What keeps a run's checkpoints; nothing for a run without a thread. */
@@ -36,7 +35,7 @@ export function createRunCheckpoints(
       threadId: run.thread_id,
       // Each step is on its way before the next one starts; `settled` waits for it before the run ends.
       resolve: run.kwargs.durability === "sync" ? "committed" : "queued",
-      metadata: toRunMetadata(run, options.langgraphVersion),
+      metadata: toRunMetadata(run),
       guard: { runId: run.run_id, attempt: run.attempt },
     });
     return { saver, rollback: () => rollback(run, graphs, options) };

@@ -41,8 +41,11 @@ export function toConfigurable(run: RunRecord): Record<string, unknown> {
   };
 }
 
-/** LangChain metadata of a run: the client's, then the server's. LangGraph keeps it with each checkpoint. */
-export function toRunMetadata(run: RunRecord, langgraphVersion: string): Record<string, unknown> {
+/**
+ * LangChain metadata of a run: the client's, then the server's. LangGraph keeps it with each checkpoint. No
+ * more of it than somebody reads: LangChain copies it for each step, in time that grows with its square.
+ */
+export function toRunMetadata(run: RunRecord): Record<string, unknown> {
   return {
     ...run.kwargs.config.metadata,
     ...run.metadata,
@@ -52,9 +55,6 @@ export function toRunMetadata(run: RunRecord, langgraphVersion: string): Record<
     assistant_id: run.assistant_id,
     ...(run.user_id !== null && { user_id: run.user_id }),
     run_attempt: run.attempt,
-    langgraph_version: langgraphVersion,
-    langgraph_plan: "self-hosted",
-    langgraph_host: "self-hosted",
   };
 }
 

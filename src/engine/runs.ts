@@ -134,29 +134,36 @@ export class RunEngine {
     const { events, runs } = this.#options;
     const resumable = run.kwargs.resumable;
     let cursor = after;
-    let seen = after >= 0;
+    // Whether the events, or those that this reader has not seen, were found anywhere.
+    let found = false;
+    let ended: RunRecord | undefined;
     for (;;) {
-      for await (const batch of events.read(run.run_id, cursor, signal) ?? []) {
+      const inMemory = events.read(run.run_id, cursor, signal);
+      found ||= inMemory !== undefined;
+      for await (const batch of inMemory ?? []) {
         cursor = batch.at(-1)!.id;
-        seen = true;
         yield batch;
       }
       if (signal?.aborted) return;
+      if (ended) break;
       const now = await runs.get(run.run_id);
       if (!now) return;
       if (resumable) {
         for await (const batch of events.stored(run.run_id, cursor)) {
           cursor = batch.at(-1)!.id;
-          seen = true;
+          found = true;
           yield batch;
         }
       }
-      if (isTerminal(now.status)) {
-        if (!seen) yield toClosingEvents(now);
-        return;
+      if (!isTerminal(now.status)) {
+        await events.whenOpened(run.run_id, LOOK_MS, signal);
+        continue;
       }
-      await events.whenOpened(run.run_id, LOOK_MS, signal);
+      // It may have begun and ended between the look into memory and the look at the row.
+      ended = now;
     }
+    if (found || (resumable && (await events.isStored(run.run_id)))) return;
+    yield toClosingEvents(ended, after);
   }
 
   /** Waits for a run's end, here or in another process. Rejects only if `signal` aborts first. */
@@ -343,11 +350,15 @@ function toAnswer(run: { output: unknown; error?: PublicError | null | undefined
 }
 
 /** How a run ended, for a reader that comes after its events are gone. */
-function toClosingEvents(run: RunRecord): RunEvent[] {
+function toClosingEvents(run: RunRecord, after: number): RunEvent[] {
   const start = { event: "metadata", data: { run_id: run.run_id, attempt: run.attempt } };
   const values = { event: "values", data: run.output ?? {} };
   const end = run.error ? { event: "error", data: run.error } : values;
-  return [start, end].map(({ event, data }, id) => ({ id, event, data: JSON.stringify(data) }));
+  return (after < 0 ? [start, end] : [end]).map(({ event, data }, index) => ({
+    id: after + 1 + index,
+    event,
+    data: JSON.stringify(data),
+  }));
 }
 
 function abortable<T>(

@@ -39,7 +39,6 @@ export interface WorkerOptions {
   /** Runs executed at the same time. */
   concurrency: number;
   leaseMs: number;
-  langgraphVersion: string;
 }
 
 interface ActiveRun {
@@ -278,7 +277,6 @@ export class Worker {
             store: this.#options.store,
             observation,
             signal,
-            langgraphVersion: this.#options.langgraphVersion,
             append: (part) => writer.append(part),
           });
     const stop = signal.aborted ? (signal.reason as Stop) : undefined;
