@@ -22,8 +22,7 @@ export function shippedTemplatePath(): string {
 
 /**
  * The template to begin an empty database with: the package's, else the user's, which is made first if there
- * is none. `undefined` when the
- * cache cannot be written: PGlite then runs its own `initdb`, which takes some seconds each time.
+ * is none. `undefined` when it cannot be made: PGlite then runs its own `initdb`, for some seconds each time.
  */
 export async function findTemplate(): Promise<string | undefined> {
   const shipped = shippedTemplatePath();

@@ -49,7 +49,7 @@ async function main(): Promise<void> {
   const session = new PgliteSession({
     execute: (bytes, onData) => database.execProtocolRawStream(bytes, { onRawData: onData }),
     reply: (connection, bytes) => reply({ type: "bytes", connection, bytes }, [bytes.buffer]),
-    onFailure: (error) => reply({ type: "failed", error: String(error) }),
+    onFailure: (error) => reply({ type: "failed", error: describe(error) }),
   });
 
   port.on("message", (message: PgliteRequest) => {
@@ -85,6 +85,11 @@ async function main(): Promise<void> {
 async function dump(database: PGlite, path: string): Promise<void> {
   const file = await database.dumpDataDir("gzip");
   await writeFile(path, Buffer.from(await file.arrayBuffer()));
+}
+
+/** What a WASM module throws at its end is not an Error. */
+function describe(error: unknown): string {
+  return error instanceof Error ? error.message : JSON.stringify(error);
 }
 
 await main();

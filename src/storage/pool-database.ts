@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { types } from "pg";
-import type { Client, Pool, PoolClient, QueryConfig } from "pg";
+import type { Client, Pool, PoolClient, QueryConfig, QueryResult as PgResult } from "pg";
 import type { Database, Queryable, QueryResult, Subscription } from "./database.ts";
 import { Listener } from "./listener.ts";
 import type { StorageLog } from "./listener.ts";
@@ -161,7 +161,9 @@ export class PoolDatabase implements Database {
       const name = this.#options.prepare ? this.#statementName(client, text) : undefined;
       if (name !== undefined) config.name = name;
     }
-    const { rows, rowCount } = await client.query<Row>(config);
+    const answer = (await client.query<Row>(config)) as PgResult<Row> | PgResult<Row>[];
+    // Several statements in one text, as migrations have, are answered by several results.
+    const { rows, rowCount } = Array.isArray(answer) ? lastOf(answer) : answer;
     return { rows, rowCount: rowCount ?? 0 };
   }
 
@@ -194,6 +196,12 @@ const PORT_TYPES: NonNullable<QueryConfig["types"]> = {
 function parseInt8(value: string): number | string {
   const number = Number(value);
   return Number.isSafeInteger(number) ? number : value;
+}
+
+function lastOf<Item>(items: Item[]): Item {
+  const last = items.at(-1);
+  if (last === undefined) throw new Error("The statement was empty.");
+  return last;
 }
 
 const ignore = (): void => {};

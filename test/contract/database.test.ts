@@ -137,8 +137,9 @@ describeDatabases("database", (databases) => {
       expect(await scalar(database, text, [3])).toBe("integer");
     });
 
-    test("sends several statements without parameters", async () => {
-      await database.query("CREATE TEMP TABLE a (id int); CREATE TEMP TABLE b (id int)");
+    test("sends several statements without parameters, and gives the last result", async () => {
+      const text = "SELECT 1 AS value; SELECT 2 AS value; SELECT 3 AS value";
+      expect(await database.query(text)).toEqual({ rows: [{ value: 3 }], rowCount: 1 });
     });
   });
 

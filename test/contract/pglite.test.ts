@@ -40,6 +40,16 @@ const opener = (folder: string): string => `
   console.log("open");
 `;
 
+/** Takes the lock, then changes the claim into another process's. */
+async function forge(folder: string, change: object): Promise<string> {
+  await acquireFolderLock(folder);
+  const claims = join(folder, "claims");
+  const path = join(claims, (await readdir(claims))[0] ?? "");
+  const claim = JSON.parse(await readFile(path, "utf8")) as object;
+  await writeFile(path, JSON.stringify({ ...claim, ...change }));
+  return path;
+}
+
 describe("the folder's lock", () => {
   test("refuses a second process, and names the first", async () => {
     const folder = await newFolder();
@@ -92,16 +102,6 @@ describe("the folder's lock", () => {
     const losers = outcomes.filter((outcome) => outcome !== "held");
     for (const outcome of losers) expect(outcome).toContain(`(pid ${winners[0]?.pid})`);
   });
-
-  /** Takes the lock, then changes the claim into another process's. */
-  async function forge(folder: string, change: object): Promise<string> {
-    await acquireFolderLock(folder);
-    const claims = join(folder, "claims");
-    const path = join(claims, (await readdir(claims))[0] ?? "");
-    const claim = JSON.parse(await readFile(path, "utf8")) as object;
-    await writeFile(path, JSON.stringify({ ...claim, ...change }));
-    return path;
-  }
 
   test("is not fooled by a pid that was given to another process", async () => {
     const folder = await newFolder();
@@ -288,6 +288,29 @@ describe("PGlite", () => {
     const waiting = database.query("SELECT count(*) AS rows FROM dropped");
     client.release(true);
     expect((await waiting).rows).toEqual([{ rows: 0 }]);
+  });
+
+  test("that dies rejects every call, says so, and gives its folder back", async () => {
+    const folder = await newFolder();
+    const logged: string[] = [];
+    const dying = await openPglite({
+      dataDir: folder,
+      log: (level, message) => logged.push(`${level}: ${message}`),
+    });
+    await dying.query("CREATE TABLE kept AS SELECT 'kept' AS text");
+    // PGlite has no way to read what COPY asks for, and exits.
+    const fatal = dying.query("COPY kept FROM STDIN");
+    const waiting = dying.query("SELECT pg_sleep(0.1)").catch(() => {});
+    await expect(fatal).rejects.toThrow("restart the server");
+    await waiting;
+    await expect(dying.pool.query("SELECT 1")).rejects.toThrow("restart the server");
+    await expect(dying.transaction((tx) => tx.query("SELECT 1"))).rejects.toThrow("restart");
+    await expect(dying.query("SELECT 1")).rejects.toMatchObject({ code: "unavailable" });
+    expect(logged).toContain("warn: The embedded database has stopped.");
+    await dying.close();
+    const next = await openPglite({ dataDir: folder });
+    expect((await next.query("SELECT text FROM kept")).rows).toEqual([{ text: "kept" }]);
+    await next.close();
   });
 
   test("can be copied into a new database", async () => {

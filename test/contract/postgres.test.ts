@@ -19,6 +19,12 @@ async function refusal(url: string): Promise<ServerError> {
   return error;
 }
 
+function changed(change: (url: URL) => void): string {
+  const url = new URL(inject("postgresUrl"));
+  change(url);
+  return url.href;
+}
+
 /** Ends every other connection to this database, as a restart or a failover does. */
 async function terminateOthers(url: string): Promise<number> {
   const client = new Client({ connectionString: url });
@@ -33,11 +39,6 @@ async function terminateOthers(url: string): Promise<number> {
 
 describe("openPostgres", () => {
   const databases = createTestDatabases("postgres");
-  const changed = (change: (url: URL) => void): string => {
-    const url = new URL(inject("postgresUrl"));
-    change(url);
-    return url.href;
-  };
 
   test("shows host, port and database, never credentials", async () => {
     const { databaseUrl = "", dataDir } = await databases.configure();
