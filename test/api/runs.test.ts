@@ -53,7 +53,9 @@ describeDatabases("runs", (databases) => {
       .map((part) => (part.data as unknown as [{ content: string }])[0].content);
     expect(tokens.join("")).toBe("Hello there!");
     expect(tokens.length).toBeGreaterThan(5);
-    expect(parts.map((part) => part.id)).toEqual(parts.map((_, index) => String(index)));
+    expect(parts.map((part) => (part as { id?: string }).id)).toEqual(
+      parts.map((_, index) => String(index)),
+    );
   });
 
   it("stops at an interrupt and goes on with the answer", async () => {

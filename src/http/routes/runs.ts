@@ -305,8 +305,7 @@ function locations(run: RunRecord): Record<string, string> {
 /** The event a client has seen last; -1 where it wants all. */
 function toCursor(lastEventId: string | null): number {
   if (lastEventId === null || lastEventId === "" || lastEventId === "-1") return -1;
-  const cursor = Number(lastEventId);
-  if (Number.isSafeInteger(cursor) && cursor >= 0) return cursor;
+  if (/^\d{1,15}$/.test(lastEventId)) return Number(lastEventId);
   throw new ServerError(
     "invalid_request",
     `Last-Event-ID: "${lastEventId.slice(0, 64)}" is not the id of an event of a run; use -1 for all.`,
@@ -320,7 +319,10 @@ async function* onlyModes(
 ): AsyncGenerator<RunEvent[], void, void> {
   if (!modes || modes.length === 0) return yield* batches;
   const names = new Set<string>(
-    modes.map((mode) => (mode === "messages-tuple" ? "messages" : mode)),
+    // What is called "messages" on the wire is the mode "messages-tuple".
+    modes
+      .filter((mode) => mode !== "messages")
+      .map((mode) => (mode === "messages-tuple" ? "messages" : mode)),
   );
   for await (const batch of batches) {
     const wanted = batch.filter(({ event }) => {
