@@ -46,7 +46,11 @@ async function run(options: DevServerOptions): Promise<void> {
     reportFailure(error);
     if (!previous) process.exit(1);
     process.stderr.write("Waiting for a change.\n");
-    watchTree(options.cwd, { quietMs: QUIET_MS, onChange: () => process.exit(RESTART) });
+    watchTree(options.cwd, {
+      quietMs: QUIET_MS,
+      onChange: () => process.exit(RESTART),
+      onProblem: reportProblem,
+    });
     return;
   }
   process.send?.({ configured, actual: serving.server.port } satisfies PortReport);
@@ -90,7 +94,7 @@ function watchProject(serving: Serving): void {
     // One reload at a time; a change during a reload gets its own.
     work = work.then(reloadAll);
   };
-  const watcher = watchTree(config.cwd, { quietMs: QUIET_MS, onChange });
+  const watcher = watchTree(config.cwd, { quietMs: QUIET_MS, onChange, onProblem: reportProblem });
   watchOutside(serving, watcher);
 }
 
@@ -140,6 +144,11 @@ function watchOutside({ config }: Serving, watcher: TreeWatcher): void {
   for (const path of [...loadedModules(), ...config.watched]) {
     if (relative(config.cwd, path).startsWith("..")) watcher.add(dirname(path));
   }
+}
+
+function reportProblem(dir: string, error: unknown): void {
+  const reason = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`Changes in ${dir} are not seen: ${reason}\n`);
 }
 
 function readText(path: string): string | undefined {

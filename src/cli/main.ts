@@ -50,6 +50,16 @@ cli
     await migrateDatabase(parseServeOptions(raw));
   });
 
+cli
+  .command("doctor", "Look at everything a server of this project needs, and say what to mend")
+  .option("--config <file>", "Config file (default: aegra.json, else langgraph.json)")
+  .option("--cwd <folder>", "The project's folder (default: the current one)")
+  .option("--json", "Print the findings as JSON")
+  .action(async (raw: RawOptions & { json?: boolean }) => {
+    const { doctor } = await import("./doctor.ts");
+    process.exit(await doctor({ ...parseServeOptions(raw), json: raw.json === true }));
+  });
+
 cli.usage("<command> [options]");
 cli.help();
 cli.version(readVersion());
