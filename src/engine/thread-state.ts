@@ -25,7 +25,8 @@ export function toThreadState(snapshot: StateSnapshot): ThreadState {
     tasks,
     metadata: toPublicMetadata(snapshot.metadata),
     created_at: snapshot.createdAt ?? null,
-    checkpoint: toStateCheckpoint(snapshot.config),
+    // LangGraph names the thread even where it has no checkpoint yet.
+    checkpoint: snapshot.createdAt === undefined ? null : toStateCheckpoint(snapshot.config),
     parent_checkpoint: toStateCheckpoint(snapshot.parentConfig),
     interrupts: Object.values(pendingInterrupts(snapshot)).flat(),
   };

@@ -82,7 +82,7 @@ export class ThreadStates {
     if (!graph) {
       throw new ServerError(
         "invalid_request",
-        `Thread ${thread.thread_id} has no graph yet. Run one on it, or create it with metadata.graph_id.`,
+        `Thread ${thread.thread_id} has no graph ID. Run a graph on it, or create it with metadata.graph_id.`,
       );
     }
     const place = { ...update.checkpoint };
