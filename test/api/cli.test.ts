@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { Client } from "@langchain/langgraph-sdk";
@@ -220,6 +221,37 @@ describe("a server", () => {
       stdout.includes('"msg":"run"') ? true : undefined,
     );
     for (const line of stdout.trim().split("\n")) expect(JSON.parse(line)).toHaveProperty("level");
+  });
+
+  test("says how Langfuse is, without waiting for it", async () => {
+    let answer: (() => void) | undefined;
+    const langfuse = createHttpServer((request, response) => {
+      // The check of the keys is answered when the test says so; everything else at once.
+      if (!request.url?.startsWith("/api/public/projects"))
+        return void response.writeHead(404).end();
+      answer = () => {
+        response.setHeader("content-type", "application/json");
+        response.end(JSON.stringify({ data: [{ id: "p1", name: "Shop" }] }));
+      };
+    }).listen(0, "127.0.0.1");
+    closers.push(async () => {
+      langfuse.closeAllConnections();
+      await once(langfuse.close(), "close");
+    });
+    await once(langfuse, "listening");
+    const host = `http://127.0.0.1:${(langfuse.address() as AddressInfo).port}`;
+    await project.write(
+      ".env",
+      `LANGFUSE_LOGGING=true\nLANGFUSE_PUBLIC_KEY=pk-lf-1\nLANGFUSE_SECRET_KEY=sk-lf-1\nLANGFUSE_HOST=${host}\n`,
+    );
+    const cli = run(["start", "--port", "0"], await postgres());
+    const url = await cli.ready();
+    expect((await fetch(`${url}/ok`)).status).toBe(200);
+    await cli.waitFor(/^ {3}checking/u);
+    await eventually("the keys are checked", () => (answer ? true : undefined));
+    answer?.();
+    await cli.waitFor(/Langfuse {3}on, .*Shop/u);
+    expect(cli.output()).not.toContain("sk-lf-1");
   });
 
   test("authenticates with the handler of the config", async () => {
