@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { existsSync, readFileSync, readlinkSync } from "node:fs";
-import { mkdir, readFile, readdir, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, rename, rm, utimes, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { ServerError } from "../errors.ts";
+import { HEARTBEAT_MS, isClaimAlive, ownClaim, type ProcessClaim } from "../process-claim.ts";
 
 /*
  * One process per folder, by claims:
@@ -21,18 +21,6 @@ export interface FolderLock {
   release(): Promise<void>;
 }
 
-/** A process that will not be mistaken for another: a pid alone is reused, after a reboot above all. */
-interface Claim {
-  pid: number;
-  /** When the process started, in the system's own unit; absent where the system does not tell. */
-  startedAt?: string | undefined;
-  /** The boot and the pid namespace in which `pid` means something; absent where the system does not tell. */
-  bootId?: string | undefined;
-  pidNamespace?: string | undefined;
-  host: string;
-}
-
-const HEARTBEAT_MS = 2_000;
 /** A process of another host or container cannot be looked up: its claim is dead if untouched this long. */
 const SILENCE_MS = 10_000;
 const ATTEMPTS = 5;
@@ -78,7 +66,7 @@ function hold(path: string): FolderLock {
   };
 }
 
-function heldBy(holder: Claim, folder: string): ServerError {
+function heldBy(holder: ProcessClaim, folder: string): ServerError {
   const where = holder.host === hostname() ? "" : ` on host ${holder.host}`;
   const who = holder.pid === process.pid && where === "" ? "this process" : "another process";
   return new ServerError(
@@ -92,15 +80,8 @@ function heldBy(holder: Claim, folder: string): ServerError {
 /** Claims appear whole: written under another name, then renamed. */
 async function writeClaim(claims: string): Promise<string> {
   const name = `${process.pid}-${randomUUID()}`;
-  const claim: Claim = {
-    pid: process.pid,
-    startedAt: processStart(process.pid),
-    bootId: bootId(),
-    pidNamespace: pidNamespace(),
-    host: hostname(),
-  };
   const unfinished = join(claims, `${name}.tmp`);
-  await writeFile(unfinished, JSON.stringify(claim));
+  await writeFile(unfinished, JSON.stringify(ownClaim()));
   await rename(unfinished, join(claims, `${name}.json`));
   return `${name}.json`;
 }
@@ -109,22 +90,22 @@ async function findLiving(
   claims: string,
   own: string,
   silenceMs: number,
-): Promise<Claim | undefined> {
+): Promise<ProcessClaim | undefined> {
   for (const name of await readdir(claims)) {
     if (name === own || !name.endsWith(".json")) continue;
     const path = join(claims, name);
     const claim = await readClaim(path);
     if (!claim) continue;
-    if (await isAlive(claim, path, silenceMs)) return claim;
+    if (await isClaimAlive(claim, path, silenceMs)) return claim;
     await rm(path, { force: true });
   }
   return undefined;
 }
 
 /** `undefined` if the claim was withdrawn meanwhile. */
-async function readClaim(path: string): Promise<Claim | undefined> {
+async function readClaim(path: string): Promise<ProcessClaim | undefined> {
   try {
-    return JSON.parse(await readFile(path, "utf8")) as Claim;
+    return JSON.parse(await readFile(path, "utf8")) as ProcessClaim;
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
     throw new ServerError(
@@ -132,74 +113,5 @@ async function readClaim(path: string): Promise<Claim | undefined> {
       `The lock file ${path} cannot be read. If no server uses this folder, delete it.`,
       { cause: error },
     );
-  }
-}
-
-async function isAlive(claim: Claim, path: string, silenceMs: number): Promise<boolean> {
-  const sameBoot = claim.bootId === bootId();
-  if (claim.host === hostname() && !sameBoot) return false;
-  if (
-    sameBoot &&
-    claim.pidNamespace === pidNamespace() &&
-    (claim.bootId || claim.host === hostname())
-  ) {
-    if (!isRunning(claim.pid)) return false;
-    const startedAt = processStart(claim.pid);
-    return (
-      startedAt === undefined || claim.startedAt === undefined || startedAt === claim.startedAt
-    );
-  }
-  return isTouched(path, silenceMs);
-}
-
-/** Whether a heartbeat comes within the time in which it must. */
-async function isTouched(path: string, silenceMs: number): Promise<boolean> {
-  const touchedAt = async (): Promise<number | undefined> =>
-    stat(path).then(
-      ({ mtimeMs }) => mtimeMs,
-      () => undefined,
-    );
-  const before = await touchedAt();
-  for (let waitedMs = 0; waitedMs < silenceMs; waitedMs += 500) {
-    await delay(500);
-    const now = await touchedAt();
-    if (now !== before) return now !== undefined;
-  }
-  return false;
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // EPERM: it runs, as another user.
-    return error instanceof Error && "code" in error && error.code === "EPERM";
-  }
-}
-
-/** Field 22 of /proc/pid/stat: clock ticks after boot. The second field may hold spaces and parentheses. */
-function processStart(pid: number): string | undefined {
-  const text = readOptional(`/proc/${pid}/stat`);
-  return text?.slice(text.lastIndexOf(")") + 2).split(" ")[19];
-}
-
-function bootId(): string | undefined {
-  return readOptional("/proc/sys/kernel/random/boot_id")?.trim();
-}
-
-function pidNamespace(): string | undefined {
-  try {
-    return readlinkSync("/proc/self/ns/pid");
-  } catch {
-    return undefined;
-  }
-}
-
-function readOptional(path: string): string | undefined {
-  try {
-    return existsSync(path) ? readFileSync(path, "utf8") : undefined;
-  } catch {
-    return undefined;
   }
 }
