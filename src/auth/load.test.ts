@@ -22,6 +22,10 @@ function load(exportName = "auth") {
   return loadAuth({ path: project.path("src/auth.ts"), exportName }, { cwd: project.dir });
 }
 
+function request(authorization: string): Request {
+  return new Request("http://localhost/", { headers: { authorization } });
+}
+
 async function refusal(source: string | undefined, exportName?: string): Promise<string> {
   if (source !== undefined) await project.write("src/auth.ts", source);
   forgetModules();
@@ -49,8 +53,6 @@ export default auth;
   );
   const authenticator = await load();
   expect([...authenticator.handlers.keys()]).toEqual(["threads", "*"]);
-  const request = (token: string) =>
-    new Request("http://localhost/", { headers: { authorization: token } });
   expect((await authenticator.authenticate(request("Bearer good"))).identity).toBe("ada");
   await expect(authenticator.authenticate(request("Bearer bad"))).rejects.toMatchObject({
     status: 401,

@@ -18,11 +18,6 @@ export async function loadAuth(
   reference: ModuleReference,
   options: { cwd: string },
 ): Promise<Authenticator> {
-  const refuse = (place: string, reason: string): ServerError =>
-    new ServerError(
-      "startup_failed",
-      `The authentication handler cannot be loaded, so the server does not start.\n  ${place}: ${reason}`,
-    );
   const file = relative(options.cwd, reference.path);
   const found = await loadExport(reference, options);
   if ("error" in found) {
@@ -48,6 +43,13 @@ export async function loadAuth(
     throw refuse(file, "the Auth has no authenticate handler, so every request would be anonymous");
   }
   return createAuthenticator(handlers);
+}
+
+function refuse(place: string, reason: string): ServerError {
+  return new ServerError(
+    "startup_failed",
+    `The authentication handler cannot be loaded, so the server does not start.\n  ${place}: ${reason}`,
+  );
 }
 
 /** Asks for the shape, because the project may carry its own copy of the SDK. */

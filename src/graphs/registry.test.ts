@@ -62,6 +62,8 @@ async function refusal(bound: Promise<unknown>): Promise<ServerError> {
   throw new Error("expected a refusal");
 }
 
+const replaced = () => Promise.resolve({ log: ["replaced"] });
+
 describe("bind", () => {
   test("gives a copy with its own checkpointer and store, and leaves the shared graph as it was", async () => {
     const graph = createCounter() as unknown as CompiledGraph;
@@ -154,7 +156,6 @@ describe("bind", () => {
     }
     const plain = createCounter();
     const special = new Special({ ...(plain as object) } as never);
-    const replaced = () => Promise.resolve({ log: ["replaced"] });
     Reflect.set(special, "getStateLater", replaced);
     const registry = createGraphRegistry([entry(special)]);
     const graph = await registry.bind("g", options());

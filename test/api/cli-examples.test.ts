@@ -54,7 +54,7 @@ describe("examples/agent", () => {
       input: human("Where is order 1001?"),
       streamMode: ["messages-tuple", "values"],
     })) {
-      if (event.event === "messages") words.push(String(event.data[0].content));
+      if (event.event === "messages") words.push(event.data[0].content as string);
       if (event.event === "values") ({ messages } = event.data as { messages: Message[] });
     }
     expect(words.length).toBeGreaterThan(15);

@@ -41,6 +41,23 @@ function answerSource(answer: string): string {
   return `export const answer: string = ${JSON.stringify(answer)};\n`;
 }
 
+function authSource(token: string): string {
+  return `import { Auth, HTTPException } from "@langchain/langgraph-sdk/auth";
+    import { PREFIX } from "./prefix.ts";
+    export const auth = new Auth().authenticate((request: Request) => {
+      if (request.headers.get("authorization") !== PREFIX + "${token}") throw new HTTPException(401);
+      return "ada";
+    });`;
+}
+
+function plainSource(answer: string): string {
+  return `export const answer = ${JSON.stringify(answer)};\n`;
+}
+
+function exportFrom(path: string): string {
+  return `export { answer } from ${JSON.stringify(path)};\n`;
+}
+
 async function start(env: Record<string, string> = {}): Promise<void> {
   const { databaseUrl } = await databases.configure();
   dev = runCli(["dev", "--port", "0"], {
@@ -150,8 +167,7 @@ test("a folder that is new is watched too", async () => {
 test("a module outside the project's folder is watched", async () => {
   const outside = await openProject({ "lib/answer.ts": answerSource("outside") });
   closers.push(outside.close);
-  const source = (path: string) => `export { answer } from ${JSON.stringify(path)};\n`;
-  await project.write("src/lib/answer.ts", source(outside.path("lib/answer.ts")));
+  await project.write("src/lib/answer.ts", exportFrom(outside.path("lib/answer.ts")));
   await start();
   expect(await ask()).toEqual({ answer: "outside" });
   await outside.write("lib/answer.ts", answerSource("changed"));
@@ -195,23 +211,15 @@ test("a configuration that is broken on the way is waited for", async () => {
 });
 
 test("a change of the authentication handler restarts the server", async () => {
-  const auth = (
-    token: string,
-  ) => `import { Auth, HTTPException } from "@langchain/langgraph-sdk/auth";
-    import { PREFIX } from "./prefix.ts";
-    export const auth = new Auth().authenticate((request: Request) => {
-      if (request.headers.get("authorization") !== PREFIX + "${token}") throw new HTTPException(401);
-      return "ada";
-    });`;
   await project.write("src/prefix.ts", 'export const PREFIX: string = "Bearer ";');
-  await project.write("src/auth.ts", auth("first"));
+  await project.write("src/auth.ts", authSource("first"));
   await project.write("aegra.json", { ...CONFIG, auth: { path: "./src/auth.ts:auth" } });
   await start();
   const status = async (authorization: string): Promise<number> =>
     (await fetch(`${url}/threads`, { method: "POST", body: "{}", headers: { authorization } }))
       .status;
   expect(await status("Bearer first")).toBe(200);
-  await project.write("src/auth.ts", auth("second"));
+  await project.write("src/auth.ts", authSource("second"));
   await dev.waitFor(/src\/auth\.ts changed, which is not only used by graphs: restarting/u);
   expect(await dev.ready()).toBe(url);
   expect([await status("Bearer first"), await status("Bearer second")]).toEqual([401, 200]);
@@ -222,12 +230,11 @@ test("a change of the authentication handler restarts the server", async () => {
 });
 
 test("plain JavaScript, which cannot be loaded twice, restarts the server", async () => {
-  const source = (answer: string) => `export const answer = ${JSON.stringify(answer)};\n`;
-  await project.write("src/lib/plain.mjs", source("plain"));
+  await project.write("src/lib/plain.mjs", plainSource("plain"));
   await project.write("src/lib/answer.ts", 'export { answer } from "./plain.mjs";\n');
   await start();
   expect(await ask()).toEqual({ answer: "plain" });
-  await project.write("src/lib/plain.mjs", source("changed"));
+  await project.write("src/lib/plain.mjs", plainSource("changed"));
   await dev.waitFor(
     /src\/lib\/plain\.mjs changed, and plain JavaScript is loaded once per process/u,
   );
