@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import { loadAuth } from "./auth/load.ts";
 import { toModuleReference } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
+import { AssistantGraphs } from "./engine/assistants.ts";
 import { EventLog } from "./engine/event-log.ts";
 import { Feedback } from "./engine/feedback.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
@@ -157,6 +158,7 @@ async function compose(
     runs,
     engine,
     states,
+    drawings: new AssistantGraphs({ graphs: () => graphs, store }),
     feedback,
     store,
     graphs: () => graphs,

@@ -3,6 +3,7 @@ import { Hono, type Context } from "hono";
 import type { Authenticator } from "../auth/authenticate.ts";
 import type { Principal } from "../auth/principal.ts";
 import type { CorsConfig } from "../config/schema.ts";
+import type { AssistantGraphs } from "../engine/assistants.ts";
 import type { Feedback } from "../engine/feedback.ts";
 import type { RunEngine } from "../engine/runs.ts";
 import type { ThreadStates } from "../engine/threads.ts";
@@ -31,6 +32,7 @@ export interface AppDeps {
   runs: RunRepository;
   engine: RunEngine;
   states: ThreadStates;
+  drawings: AssistantGraphs;
   feedback: Feedback;
   store: BaseStore;
   graphs: () => GraphRegistry;
@@ -52,7 +54,7 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 /** The HTTP API. Holds nothing of its own; whoever opened the parts in `deps` closes them. */
 export function createApp(deps: AppDeps): Hono<Env> {
   const routes: Route[] = [
-    ...assistantRoutes({ assistants: deps.assistants, runs: deps.engine, graphs: deps.graphs }),
+    ...assistantRoutes({ ...deps, runs: deps.engine }),
     ...threadRoutes({ threads: deps.threads, states: deps.states }),
     ...runRoutes(deps),
     ...feedbackRoutes(deps),

@@ -27,6 +27,28 @@ export const AssistantCreate = z.strictObject({
 });
 export type AssistantCreate = z.infer<typeof AssistantCreate>;
 
+export const AssistantPatch = z.strictObject({
+  graph_id: z.string().min(1).max(MAX_NAME_LENGTH).optional(),
+  config: RunnableConfig.optional(),
+  context: z.unknown().optional(),
+  metadata: Metadata.optional(),
+  name: z.string().min(1).max(MAX_NAME_LENGTH).optional(),
+  description: z.string().max(10_000).optional(),
+});
+export type AssistantPatch = z.infer<typeof AssistantPatch>;
+
+/** An assistant as it was at one version. */
+export const AssistantVersion = Assistant.omit({ updated_at: true });
+export type AssistantVersion = z.infer<typeof AssistantVersion>;
+
+export const AssistantVersionsRequest = z.strictObject({
+  ...page(),
+  metadata: Metadata.optional(),
+});
+export type AssistantVersionsRequest = z.infer<typeof AssistantVersionsRequest>;
+
+export const AssistantLatestRequest = z.strictObject({ version: z.int().min(1) });
+
 export const ASSISTANT_FIELDS = [
   "assistant_id",
   "graph_id",

@@ -1,10 +1,21 @@
-import type { Assistant, AssistantFilter, AssistantSearch } from "../protocol/assistants.ts";
+import type {
+  Assistant,
+  AssistantFilter,
+  AssistantPatch,
+  AssistantSearch,
+  AssistantVersion,
+  AssistantVersionsRequest,
+} from "../protocol/assistants.ts";
 import type { Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
 import { Conditions } from "./conditions.ts";
 
 const COLUMNS =
   "assistant_id, graph_id, name, description, config, context, metadata, version, created_at, updated_at";
+
+const UNIQUE_VIOLATION = "23505";
+/** Patches of one assistant that meet take turns; each turn one of them gets through. */
+const PATCH_TRIES = 20;
 
 export interface NewAssistant {
   assistant_id: string;
@@ -21,6 +32,17 @@ export interface AssistantRepository {
   /** Creates it; `undefined` if one with this id exists already. */
   create(assistant: NewAssistant): Promise<Assistant | undefined>;
   get(assistantId: string): Promise<Assistant | undefined>;
+  /**
+   * Makes a new version that keeps what `patch` does not name; metadata is merged. `undefined` if there is no
+   * such assistant.
+   */
+  patch(assistantId: string, patch: AssistantPatch): Promise<Assistant | undefined>;
+  /** Deletes it with its versions; false if there is none. */
+  delete(assistantId: string): Promise<boolean>;
+  /** Its versions, newest first. */
+  versions(assistantId: string, request: AssistantVersionsRequest): Promise<AssistantVersion[]>;
+  /** Goes back (or forward) to a version; `undefined` if there is no such assistant or version. */
+  setLatest(assistantId: string, version: number): Promise<Assistant | undefined>;
   search(search: AssistantSearch): Promise<{ assistants: Assistant[]; total: number }>;
   count(filter: AssistantFilter): Promise<number>;
 }
@@ -70,6 +92,58 @@ export function createAssistantRepository(database: Queryable): AssistantReposit
       return rows[0];
     },
 
+    async patch(assistantId, patch) {
+      const params = [
+        assistantId,
+        patch.graph_id ?? null,
+        patch.name ?? null,
+        patch.description ?? null,
+        patch.config === undefined ? null : toJson(patch.config),
+        patch.context === undefined ? null : toJson(patch.context),
+        toJson(patch.metadata ?? {}),
+      ];
+      for (let tries = 1; ; tries += 1) {
+        try {
+          const { rows } = await database.query<Assistant>(PATCH, params);
+          return rows[0];
+        } catch (error) {
+          if ((error as { code?: unknown }).code !== UNIQUE_VIOLATION || tries === PATCH_TRIES)
+            throw error;
+        }
+      }
+    },
+
+    async delete(assistantId) {
+      const { rowCount } = await database.query("DELETE FROM assistants WHERE assistant_id = $1", [
+        assistantId,
+      ]);
+      return rowCount > 0;
+    },
+
+    async versions(assistantId, request) {
+      const { rows } = await database.query<AssistantVersion>(
+        `SELECT assistant_id, graph_id, name, description, config, context, metadata, version, created_at
+         FROM assistant_versions WHERE assistant_id = $1 AND metadata @> $2::jsonb
+         ORDER BY version DESC LIMIT ${request.limit} OFFSET ${request.offset}`,
+        [assistantId, toJson(request.metadata ?? {})],
+      );
+      return rows;
+    },
+
+    async setLatest(assistantId, version) {
+      const { rows } = await database.query<Assistant>(
+        `UPDATE assistants a SET graph_id = v.graph_id, name = v.name, description = v.description,
+           config = v.config, context = v.context, metadata = v.metadata, version = v.version, updated_at = now()
+         FROM assistant_versions v
+         WHERE a.assistant_id = $1 AND v.assistant_id = $1 AND v.version = $2
+         RETURNING ${COLUMNS.split(", ")
+           .map((column) => `a.${column}`)
+           .join(", ")}`,
+        [assistantId, version],
+      );
+      return rows[0];
+    },
+
     async search(search) {
       const conditions = where(search);
       const total = this.count(search);
@@ -92,3 +166,20 @@ export function createAssistantRepository(database: Queryable): AssistantReposit
     },
   };
 }
+
+// The next version counts from the newest one, which need not be the one in force. Two patches at once meet at
+// the assistant's row; the second then misses the number the first has taken, and the primary key says so.
+const PATCH = `
+  WITH patched AS (
+    UPDATE assistants SET
+      graph_id = coalesce($2::text, graph_id), name = coalesce($3::text, name),
+      description = coalesce($4::text, description), config = coalesce($5::jsonb, config),
+      context = coalesce($6::jsonb, context), metadata = metadata || $7::jsonb, updated_at = now(),
+      version = greatest(version, (SELECT max(v.version) FROM assistant_versions v WHERE v.assistant_id = $1)) + 1
+    WHERE assistant_id = $1
+    RETURNING ${COLUMNS}
+  ), versioned AS (
+    INSERT INTO assistant_versions (assistant_id, version, graph_id, name, description, config, context, metadata)
+    SELECT assistant_id, version, graph_id, name, description, config, context, metadata FROM patched
+  )
+  SELECT * FROM patched`;

@@ -35,8 +35,8 @@ export interface Database extends Queryable {
   /** What the start banner and `/info` show: the folder, or host and database name; never credentials. */
   readonly location: string;
   /**
-   * A `pg` pool over the same database, for libraries that want one (LangGraph's saver and store). On PGlite
-   * its size is 1: never hold a client of it while calling `query` or `transaction`.
+   * A `pg` pool over the same database, for libraries that want one (LangGraph's store). On PGlite its clients
+   * share one session: never wait for another call of this database while a transaction is open on one.
    */
   readonly pool: Pool;
   /**

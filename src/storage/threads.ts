@@ -23,6 +23,8 @@ export interface ThreadRepository {
   patch(threadId: string, metadata: unknown): Promise<Thread | undefined>;
   /** Deletes the thread with its runs, events and checkpoints; false if there is no such thread. */
   delete(threadId: string): Promise<boolean>;
+  /** The ids of threads whose last run was of this assistant, up to 1000. */
+  ofAssistant(assistantId: string): Promise<string[]>;
   search(search: ThreadSearch): Promise<{ threads: Thread[]; total: number }>;
   count(filter: ThreadFilter): Promise<number>;
   /** Keeps the state a client wrote. A busy thread stays busy. */
@@ -77,6 +79,14 @@ export function createThreadRepository(database: Queryable): ThreadRepository {
         [threadId],
       );
       return rows.length > 0;
+    },
+
+    async ofAssistant(assistantId) {
+      const { rows } = await database.query<{ thread_id: string }>(
+        "SELECT thread_id FROM threads WHERE metadata @> $1::jsonb LIMIT 1000",
+        [toJson({ assistant_id: assistantId })],
+      );
+      return rows.map((row) => row.thread_id);
     },
 
     async search(search) {

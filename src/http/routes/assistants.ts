@@ -1,26 +1,46 @@
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import { z } from "zod";
+import type { AssistantGraphs } from "../../engine/assistants.ts";
 import type { RunEngine } from "../../engine/runs.ts";
+import type { ThreadStates } from "../../engine/threads.ts";
 import { ServerError } from "../../errors.ts";
 import type { GraphRegistry } from "../../graphs/registry.ts";
 import {
   Assistant,
   AssistantCreate,
   AssistantFilter,
+  AssistantLatestRequest,
+  AssistantPatch,
   AssistantSearch,
+  AssistantVersion,
+  AssistantVersionsRequest,
 } from "../../protocol/assistants.ts";
+import { QueryFlag, QueryInteger } from "../../protocol/common.ts";
 import type { AssistantRepository } from "../../storage/assistants.ts";
+import type { ThreadRepository } from "../../storage/threads.ts";
 import { toPage } from "../pagination.ts";
 import { route, type Route } from "../route.ts";
 
 const Params = z.object({ assistant_id: z.string().min(1).max(512) });
 
-/** `/assistants`. */
-export function assistantRoutes(deps: {
+export interface AssistantRouteDeps {
   assistants: AssistantRepository;
+  threads: ThreadRepository;
+  states: ThreadStates;
+  drawings: AssistantGraphs;
   runs: RunEngine;
   graphs: () => GraphRegistry;
-}): Route[] {
+}
+
+/** `/assistants`. */
+export function assistantRoutes(deps: AssistantRouteDeps): Route[] {
+  return [...resourceRoutes(deps), ...versionRoutes(deps), ...graphRoutes(deps)];
+}
+
+const notFound = (id: string): ServerError =>
+  new ServerError("not_found", `Assistant "${id}" not found`);
+
+function resourceRoutes(deps: AssistantRouteDeps): Route[] {
   return [
     route({
       method: "post",
@@ -83,6 +103,139 @@ export function assistantRoutes(deps: {
       params: Params,
       answer: { status: 200, description: "The assistant", schema: Assistant },
       handle: async ({ params }) => ({ json: await deps.runs.assistant(params.assistant_id) }),
+    }),
+    route({
+      method: "delete",
+      path: "/assistants/:assistant_id",
+      summary: "Delete an assistant, and with delete_threads=true its threads",
+      tag: "Assistants",
+      permission: "assistants:delete",
+      params: Params,
+      query: z.strictObject({ delete_threads: QueryFlag.default(false) }),
+      answer: { status: 204, description: "Deleted" },
+      async handle({ params, query }) {
+        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id);
+        if (query.delete_threads) {
+          for (;;) {
+            const threads = await deps.threads.ofAssistant(id);
+            for (const thread of threads) await deps.states.delete(thread);
+            if (threads.length === 0) break;
+          }
+        }
+        if (!(await deps.assistants.delete(id))) throw notFound(id);
+        return new Response(null, { status: 204 });
+      },
+    }),
+  ];
+}
+
+/** Versions: each PATCH makes one, and any of them can be put in force. */
+function versionRoutes(deps: AssistantRouteDeps): Route[] {
+  return [
+    route({
+      method: "patch",
+      path: "/assistants/:assistant_id",
+      summary: "Make a new version of an assistant, which keeps what is not named",
+      tag: "Assistants",
+      permission: "assistants:update",
+      params: Params,
+      body: AssistantPatch,
+      answer: { status: 200, description: "The assistant", schema: Assistant },
+      async handle({ params, body }) {
+        if (body.graph_id !== undefined && !deps.graphs().has(body.graph_id)) {
+          throw new ServerError("not_found", `Graph "${body.graph_id}" not found`);
+        }
+        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id);
+        const patched = await deps.assistants.patch(id, body);
+        if (!patched) throw notFound(id);
+        return { json: patched };
+      },
+    }),
+    route({
+      method: "post",
+      path: "/assistants/:assistant_id/versions",
+      summary: "List an assistant's versions, newest first",
+      tag: "Assistants",
+      permission: "assistants:read",
+      params: Params,
+      body: AssistantVersionsRequest,
+      answer: { status: 200, description: "The versions", schema: z.array(AssistantVersion) },
+      async handle({ params, body }) {
+        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id);
+        return { json: await deps.assistants.versions(id, body) };
+      },
+    }),
+    route({
+      method: "post",
+      path: "/assistants/:assistant_id/latest",
+      summary: "Put a version in force",
+      tag: "Assistants",
+      permission: "assistants:update",
+      params: Params,
+      body: AssistantLatestRequest,
+      answer: { status: 200, description: "The assistant", schema: Assistant },
+      async handle({ params, body }) {
+        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id);
+        const assistant = await deps.assistants.setLatest(id, body.version);
+        if (assistant) return { json: assistant };
+        throw new ServerError("not_found", `Assistant "${id}" has no version ${body.version}`);
+      },
+    }),
+  ];
+}
+
+/** The graph behind an assistant, as Studio draws it. */
+function graphRoutes(deps: AssistantRouteDeps): Route[] {
+  const SubgraphParams = Params.extend({ namespace: z.string().min(1).max(512) });
+  const SubgraphQuery = z.strictObject({ recurse: QueryFlag.default(false) });
+  const common = { method: "get", tag: "Assistants", permission: "assistants:read" } as const;
+  return [
+    route({
+      ...common,
+      path: "/assistants/:assistant_id/graph",
+      summary: "Get the graph as nodes and edges",
+      params: Params,
+      query: z.strictObject({ xray: z.union([QueryInteger, QueryFlag]).default(false) }),
+      answer: { status: 200, description: "The graph" },
+      async handle({ params, query }) {
+        const assistant = await deps.runs.assistant(params.assistant_id);
+        return { json: await deps.drawings.draw(assistant, query.xray) };
+      },
+    }),
+    route({
+      ...common,
+      path: "/assistants/:assistant_id/schemas",
+      summary: "Get the JSON schemas of the graph",
+      params: Params,
+      answer: { status: 200, description: "The schemas" },
+      async handle({ params }) {
+        const assistant = await deps.runs.assistant(params.assistant_id);
+        return { json: await deps.drawings.schemas(assistant) };
+      },
+    }),
+    route({
+      ...common,
+      path: "/assistants/:assistant_id/subgraphs",
+      summary: "Get the schemas of the subgraphs",
+      params: Params,
+      query: SubgraphQuery,
+      answer: { status: 200, description: "The schemas by namespace" },
+      async handle({ params, query }) {
+        const assistant = await deps.runs.assistant(params.assistant_id);
+        return { json: await deps.drawings.subgraphs(assistant, undefined, query.recurse) };
+      },
+    }),
+    route({
+      ...common,
+      path: "/assistants/:assistant_id/subgraphs/:namespace",
+      summary: "Get the schemas of one subgraph",
+      params: SubgraphParams,
+      query: SubgraphQuery,
+      answer: { status: 200, description: "The schemas by namespace" },
+      async handle({ params, query }) {
+        const assistant = await deps.runs.assistant(params.assistant_id);
+        return { json: await deps.drawings.subgraphs(assistant, params.namespace, query.recurse) };
+      },
     }),
   ];
 }
