@@ -4,7 +4,6 @@ import type { RunSaverOptions } from "./checkpoint-saver.ts";
 import { copyThread, deleteAfter, deleteThread } from "./checkpoint-threads.ts";
 import type { Database } from "./database.ts";
 
-export type { LeaseGuard } from "./checkpoint-statement.ts";
 export type { RunCheckpointSaver, RunSaverOptions } from "./checkpoint-saver.ts";
 
 /**
