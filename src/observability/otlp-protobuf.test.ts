@@ -74,3 +74,18 @@ test("an empty batch and ten thousand spans", () => {
   const many = createRequestEncoder(origin)(Array.from({ length: 10_000 }, () => bytes));
   expect(decodeTraces(many, "application/x-protobuf")).toHaveLength(10_000);
 });
+
+test("a span that outgrows its slab is whole, wherever the slab ends", () => {
+  const encode = createSpanEncoder();
+  const spans = Array.from({ length: 400 }, (_, index) =>
+    span({
+      spanId: String(index + 1).padStart(16, "0"),
+      attributes: { text: "x".repeat(index * 7), list: ["a", "b"], more: "y".repeat(3_000) },
+    }),
+  );
+  const request = createRequestEncoder(origin)(spans.map(encode));
+  const decoded = decodeTraces(request, "application/x-protobuf");
+  expect(decoded.map(({ attributes }) => attributes)).toEqual(
+    spans.map(({ attributes }) => attributes),
+  );
+});

@@ -20,6 +20,22 @@ export interface OtlpSpan {
   attributes: Readonly<Record<string, OtlpValue | undefined>>;
   /** 0 unset, 1 ok, 2 error. */
   statusCode: number;
+  statusMessage?: string | undefined;
+  events?: readonly OtlpEvent[];
+  links?: readonly OtlpLink[];
+}
+
+/** Something that happened at one moment of a span, such as an exception. */
+export interface OtlpEvent {
+  name: string;
+  time: readonly [seconds: number, nanoseconds: number];
+  attributes: Readonly<Record<string, OtlpValue | undefined>>;
+}
+
+/** Another span this one has to do with, without being its child. */
+export interface OtlpLink {
+  traceId: string;
+  spanId: string;
 }
 
 const VARINT = 0;
@@ -47,13 +63,31 @@ function encodeSpan(writer: ProtobufWriter, span: OtlpSpan): Buffer {
   for (const [key, value] of Object.entries(span.attributes)) {
     if (value !== undefined) writeAttribute(writer, 9, key, value);
   }
+  for (const event of span.events ?? []) writeEvent(writer, event);
+  for (const link of span.links ?? []) {
+    const entry = writer.begin(13);
+    writer.bytes(1, Buffer.from(link.traceId, "hex"));
+    writer.bytes(2, Buffer.from(link.spanId, "hex"));
+    writer.end(entry);
+  }
   if (span.statusCode !== 0) {
     const status = writer.begin(15);
+    if (span.statusMessage !== undefined) writer.text(2, span.statusMessage);
     writer.varint(3, span.statusCode);
     writer.end(status);
   }
   writer.end(body);
   return writer.finish();
+}
+
+function writeEvent(writer: ProtobufWriter, event: OtlpEvent): void {
+  const entry = writer.begin(11);
+  writer.fixed64(1, event.time);
+  writer.text(2, event.name);
+  for (const [key, value] of Object.entries(event.attributes)) {
+    if (value !== undefined) writeAttribute(writer, 3, key, value);
+  }
+  writer.end(entry);
 }
 
 /** The resource and the instrumentation scope all spans of a sender share. */
@@ -124,14 +158,16 @@ class ProtobufWriter {
   #from = 0;
   #at = 0;
 
+  /** Where the message begins, counted from the span's start: the span moves when its slab is full. */
   begin(field: number): number {
     this.#tag(field, BYTES);
     this.#room(LENGTH_BYTES);
     this.#at += LENGTH_BYTES;
-    return this.#at;
+    return this.#at - this.#from;
   }
 
-  end(start: number): void {
+  end(begun: number): void {
+    const start = this.#from + begun;
     this.#writeLength(start - LENGTH_BYTES, this.#at - start);
   }
 
