@@ -1,5 +1,28 @@
 import type { BaseCallbackHandler } from "@langchain/core/callbacks/base";
 
+/** Where a run's trace is. Decided when the run is accepted, and kept with the run. */
+export interface TracePlace {
+  /** 32 hex digits: the run id without dashes, or the caller's trace for a run that joins it. */
+  trace_id: string;
+  /** The caller's span the run hangs below, 16 hex digits; absent for a trace of its own. */
+  parent_span_id?: string | undefined;
+  /** The Langfuse project that was chosen for the run; absent for the default one. */
+  project?: string | undefined;
+}
+
+/** What decides where a run is traced, and whether it is. */
+export type TraceableRun = Pick<
+  ObservedRun,
+  | "run_id"
+  | "thread_id"
+  | "user_id"
+  | "graph_id"
+  | "assistant_id"
+  | "metadata"
+  | "headers"
+  | "traceparent"
+>;
+
 /** What the server knows of a run when it starts. Nothing in here was chosen by the client unless it says so. */
 export interface ObservedRun {
   run_id: string;
@@ -33,6 +56,10 @@ export interface ObservedRun {
   started_at: Date;
   /** The incoming W3C `traceparent` header, verbatim. */
   traceparent: string | undefined;
+  /** Request headers that may say something about tracing, with lower-case names. */
+  headers?: Readonly<Record<string, string>> | undefined;
+  /** Where the trace goes, if that was decided before; else it is decided at the start. */
+  place?: TracePlace | undefined;
   /**
    * The signal that stops this run. An error that is its reason reads as a cancel (WARNING), or as a timeout
    * (ERROR) where the reason is named `TimeoutError`.
@@ -78,6 +105,8 @@ export interface Score {
   value: number | string;
   data_type: "NUMERIC" | "BOOLEAN" | "CATEGORICAL";
   comment: string | undefined;
+  /** Where the run's trace is, if it is known. */
+  place?: TracePlace | undefined;
 }
 
 /** The state of one tracing target, for the start banner and `/info`. */
@@ -103,11 +132,13 @@ export interface ObserverStatus {
  * implement it, and one contract suite tests them all. No method throws, blocks a run, or slows it noticeably.
  */
 export interface Observer {
+  /** Where a run would be traced; `undefined` where it would not be. Left out: nowhere but by its run id. */
+  place?(run: TraceableRun): TracePlace | undefined;
   startRun(run: ObservedRun): RunObservation;
   /** Queues a score; resolves when it is accepted for delivery. */
   score(score: Score): Promise<void>;
   /** A browser link to the run's trace, once the target's project is known. */
-  traceUrl(runId: string): string | undefined;
+  traceUrl(runId: string, place?: TracePlace): string | undefined;
   status(): ObserverStatus[];
   /** Resolves when the first check of the target has an answer; never rejects. */
   ready(): Promise<void>;

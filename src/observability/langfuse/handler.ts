@@ -345,14 +345,14 @@ export class RunHandler extends BaseCallbackHandler {
   }
 
   /** The stack, on the innermost observation only: the same error passes all its ancestors. */
-  #stackOf(error: unknown, level: Level): { metadata?: Metadata } {
+  #stackOf(error: unknown, level: Level): { errorStack?: string } {
     if (level !== "ERROR") return {};
     if (typeof error === "object" && error !== null) {
       if (this.#explained.has(error)) return {};
       this.#explained.add(error);
     }
     const stack = errorStack(error);
-    return stack === undefined ? {} : { metadata: { error_stack: stack } };
+    return stack === undefined ? {} : { errorStack: stack };
   }
 
   /** True once an observation has shown this error's stack. */

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import type { ObservedRun } from "../observer.ts";
 import { wellFormed } from "../serialise.ts";
+import { parseTraceparent } from "../traceparent.ts";
 
 /** The longest texts a Langfuse server keeps; longer ones are cut here, because it drops them silently. */
 export const TEXT_LIMITS = {
@@ -119,13 +120,11 @@ function isReserved(key: string): boolean {
   return RESERVED_METADATA.has(key) || RESERVED_PREFIX.test(key);
 }
 
-const TRACEPARENT = /^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}/;
-
 function callerOf(traceparent: string | undefined): Record<string, string> {
-  const [, traceId] = TRACEPARENT.exec(traceparent ?? "") ?? [];
-  return traceparent === undefined || traceId === undefined
+  const caller = parseTraceparent(traceparent);
+  return traceparent === undefined || caller === undefined
     ? {}
-    : { traceparent, caller_trace_id: traceId };
+    : { traceparent, caller_trace_id: caller.traceId };
 }
 
 /** Cuts texts to what the server keeps, marks them, and remembers that it did. */

@@ -10,12 +10,13 @@ import {
 } from "../observer.ts";
 import { createRequestEncoder } from "../otlp-protobuf.ts";
 import { toSettings, type LangfuseConfig, type LangfuseSettings } from "./config.ts";
-import { isSampled, traceIdOf } from "./identity.ts";
+import { createLangfuseDialect } from "./dialect.ts";
+import { createCut, isSampled, traceIdOf } from "./identity.ts";
 import { INSTALL_COMMAND, loadPackages, type LangfusePackages } from "./packages.ts";
 import { basicAuth, checkProject, type ProjectCheck } from "./project.ts";
 import { observeRun } from "./run.ts";
 import { createScoreSender, type ScoreSender } from "./scores.ts";
-import { createSpanFactory, SCOPE } from "./spans.ts";
+import { createSpanFactory } from "./spans.ts";
 import type { TraceEnvironment } from "./trace.ts";
 
 /** What the observer needs from around it. */
@@ -67,6 +68,9 @@ function createIdleObserver(host: string, message: string): Observer {
   };
 }
 
+/** Langfuse copies all attributes of any other scope into the metadata. */
+const SCOPE = { name: "langfuse-sdk", version: "5.11.1" } as const;
+
 /** How often an unanswered key check is repeated, at first and at most. */
 const RECHECK_MS = { first: 2_000, longest: 60_000 } as const;
 
@@ -90,12 +94,18 @@ class LangfuseObserver implements Observer {
     this.#log = log;
     this.#sender = this.#createSender();
     this.#scores = createScoreSender(settings, (reason) => this.#onScoreLoss(reason));
+    const notice = (kind: "cut" | "mask", message: string): void => this.#notice(kind, message);
+    const cut = createCut((what) => notice("cut", what));
     this.#environment = {
       settings,
       packages,
-      spans: createSpanFactory(packages, (span) => this.#sender.put(span)),
+      dialect: createLangfuseDialect(packages, settings, cut),
+      spans: createSpanFactory(packages, {
+        scope: SCOPE,
+        onSpan: (span) => this.#sender.put(span),
+      }),
       schemas: new WeakMap(),
-      notice: (kind, message) => this.#notice(kind, message),
+      notice,
     };
     this.#ready = this.#checkKeys();
   }

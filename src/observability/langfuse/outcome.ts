@@ -7,6 +7,8 @@ export type Level = "DEBUG" | "DEFAULT" | "WARNING" | "ERROR";
 export interface Failure {
   level: Level;
   statusMessage: string | undefined;
+  /** The class of an error. */
+  errorType?: string | undefined;
   /** What stands in for the missing output, for an interrupt or a hand-off. */
   output: unknown;
 }
@@ -24,6 +26,7 @@ export function readFailure(error: unknown, signal: AbortSignal | undefined): Fa
     return {
       level: cancelled ? "WARNING" : "ERROR",
       statusMessage: errorText(error),
+      errorType: errorType(error),
       output: undefined,
     };
   } catch {
@@ -90,6 +93,19 @@ export function errorText(error: unknown): string {
     return kind === "" || text.startsWith(kind) ? text : `${kind}: ${text}`;
   } catch {
     return "unknown error";
+  }
+}
+
+/** The class of an error, as monitoring groups by it. Never throws. */
+export function errorType(error: unknown): string {
+  try {
+    if (typeof error !== "object" || error === null) return typeof error;
+    const { name } = error as { name?: unknown };
+    if (typeof name === "string" && name !== "" && name !== "Error") return name.slice(0, 200);
+    const { name: className } = error.constructor as { name?: unknown };
+    return typeof className === "string" && className !== "" ? className.slice(0, 200) : "Error";
+  } catch {
+    return "Error";
   }
 }
 

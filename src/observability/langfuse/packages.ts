@@ -2,10 +2,14 @@ import type * as OtelApi from "@opentelemetry/api";
 import type * as OtelTrace from "@opentelemetry/sdk-trace-base";
 import type * as LangfuseTracing from "@langfuse/tracing";
 
-/** The optional packages Langfuse tracing is built on. */
-export interface LangfusePackages {
+/** The optional packages every tracing target is built on. */
+export interface OtelPackages {
   otel: Pick<typeof OtelApi, "trace" | "ROOT_CONTEXT" | "TraceFlags" | "SpanStatusCode">;
   sdk: Pick<typeof OtelTrace, "BasicTracerProvider" | "AlwaysOnSampler">;
+}
+
+/** The optional packages Langfuse tracing is built on. */
+export interface LangfusePackages extends OtelPackages {
   langfuse: Pick<
     typeof LangfuseTracing,
     "createObservationAttributes" | "LangfuseOtelSpanAttributes"

@@ -1,8 +1,17 @@
-import type { ObservedRun, RunObservation, RunOutcome } from "../observer.ts";
+import type { SpanContext } from "@opentelemetry/api";
+import type { ObservedRun, RunObservation, RunOutcome, TracePlace } from "../observer.ts";
+import { parseTraceparent } from "../traceparent.ts";
 import { RunHandler } from "./handler.ts";
 import { lostSpanIdOf, rootSpanIdOf } from "./identity.ts";
 import { lastAnswer, lastUserMessage } from "./messages.ts";
-import { errorStack, errorText, interruptOutput, interruptValue, type Level } from "./outcome.ts";
+import {
+  errorStack,
+  errorText,
+  errorType,
+  interruptOutput,
+  interruptValue,
+  type Level,
+} from "./outcome.ts";
 import {
   RunTrace,
   type Observation,
@@ -68,9 +77,10 @@ export function observeRun(
     {
       type: "agent",
       name: run.assistant_name || run.graph_id,
-      parent: undefined,
+      parent: callerSpan(run.place),
       spanId: rootId,
       startTime: trace.now(startedMs),
+      links: callerLinks(run),
     },
     { input: traceInput(run.input) },
   );
@@ -99,6 +109,21 @@ export function observeRun(
       }
     },
   };
+}
+
+/** The caller's span, for a run that joins its trace. */
+function callerSpan(place: TracePlace | undefined): SpanContext | undefined {
+  return place?.parent_span_id === undefined
+    ? undefined
+    : { traceId: place.trace_id, spanId: place.parent_span_id, traceFlags: 1, isRemote: true };
+}
+
+/** The caller's span, for a run with a trace of its own. */
+function callerLinks(run: ObservedRun): SpanContext[] {
+  const caller = parseTraceparent(run.traceparent);
+  return caller === undefined || run.place?.parent_span_id !== undefined
+    ? []
+    : [{ ...caller, traceFlags: 1, isRemote: true }];
 }
 
 /** The layer of a further attempt, and a word on the one before, whose worker could not leave it any more. */
@@ -160,18 +185,19 @@ function finish(
   const story: ObservationFields = {
     level: ending.level,
     statusMessage: statusMessage(outcome, ending.message),
+    ...(outcome.error === undefined ? {} : { errorType: errorType(outcome.error) }),
     output: traceOutput(outcome),
   };
-  if (base !== root) trace.close(base, { level: story.level, statusMessage: story.statusMessage });
+  if (base !== root) {
+    const { level, statusMessage: message, errorType: type } = story;
+    trace.close(base, { level, statusMessage: message, errorType: type });
+  }
   trace.describeTrace(root, metadata);
   const stack =
     ending.level === "ERROR" && !handler.hasExplained(outcome.error)
       ? errorStack(outcome.error)
       : undefined;
-  trace.close(root, {
-    ...story,
-    metadata: stack === undefined ? metadata : { ...metadata, error_stack: stack },
-  });
+  trace.close(root, { ...story, metadata, errorStack: stack });
   trace.finish();
 }
 

@@ -2,11 +2,8 @@ import type { Span, SpanContext, Tracer } from "@opentelemetry/api";
 import type { IdGenerator, ReadableSpan, SpanProcessor } from "@opentelemetry/sdk-trace-base";
 import { randomBytes } from "node:crypto";
 import type { EncodedSpan } from "../delivery/span-sink.ts";
-import { createSpanEncoder, type OtlpValue } from "../otlp-protobuf.ts";
-import type { LangfusePackages } from "./packages.ts";
-
-/** Langfuse copies all attributes of any other scope into the metadata. */
-export const SCOPE = { name: "langfuse-sdk", version: "5.11.1" } as const;
+import { createSpanEncoder, type OtlpSpan, type OtlpValue } from "../otlp-protobuf.ts";
+import type { OtelPackages } from "./packages.ts";
 
 /** More than any observation of ours carries; the SDK's 128 would drop the last ones, the output included. */
 const ATTRIBUTE_COUNT_LIMIT = 4_096;
@@ -19,8 +16,13 @@ export interface SpanStart {
   traceId: string;
   /** Random where left out. */
   spanId?: string;
+  /** A parent with `isRemote` is a span of somebody else's: the run is a root below it. */
   parent: SpanContext | undefined;
   startTime: HrTime;
+  /** OpenTelemetry's `SpanKind`; internal where left out. */
+  kind?: number;
+  /** Spans of other traces this one has to do with. */
+  links?: readonly SpanContext[];
 }
 
 /** Seconds and nanoseconds since 1970. */
@@ -37,8 +39,13 @@ export interface SpanFactory {
  * with a chosen trace id and no phantom parent.
  */
 export function createSpanFactory(
-  packages: LangfusePackages,
-  onSpan: (span: EncodedSpan) => void,
+  packages: OtelPackages,
+  options: {
+    scope: { name: string; version: string };
+    onSpan: (span: EncodedSpan) => void;
+    /** How a finished span is written; protobuf where left out. */
+    encode?: (span: OtlpSpan) => Buffer;
+  },
 ): SpanFactory {
   const { otel, sdk } = packages;
   const ids = new ChosenIds();
@@ -49,18 +56,26 @@ export function createSpanFactory(
       attributeCountLimit: ATTRIBUTE_COUNT_LIMIT,
       attributeValueLengthLimit: Number.POSITIVE_INFINITY,
     },
-    spanProcessors: [new EncodingProcessor(onSpan)],
+    spanProcessors: [new EncodingProcessor(options.onSpan, options.encode ?? createSpanEncoder())],
   });
-  const tracer: Tracer = provider.getTracer(SCOPE.name, SCOPE.version);
+  const tracer: Tracer = provider.getTracer(options.scope.name, options.scope.version);
   return {
-    start({ name, traceId, spanId, parent, startTime }) {
+    start({ name, traceId, spanId, parent, startTime, kind, links }) {
       ids.next = { traceId, spanId };
       try {
         const context =
           parent === undefined
             ? otel.ROOT_CONTEXT
             : otel.trace.setSpanContext(otel.ROOT_CONTEXT, parent);
-        return tracer.startSpan(name, { startTime }, context);
+        return tracer.startSpan(
+          name,
+          {
+            startTime,
+            ...(kind === undefined ? {} : { kind }),
+            ...(links === undefined ? {} : { links: links.map((link) => ({ context: link })) }),
+          },
+          context,
+        );
       } finally {
         ids.next = undefined;
       }
@@ -94,10 +109,11 @@ class ChosenIds implements IdGenerator {
 /** Encodes each span as it ends: from then on it is bytes that nothing changes. */
 class EncodingProcessor implements SpanProcessor {
   readonly #onSpan: (span: EncodedSpan) => void;
-  readonly #encoder = createSpanEncoder();
+  readonly #encode: (span: OtlpSpan) => Buffer;
 
-  constructor(onSpan: (span: EncodedSpan) => void) {
+  constructor(onSpan: (span: EncodedSpan) => void, encode: (span: OtlpSpan) => Buffer) {
     this.#onSpan = onSpan;
+    this.#encode = encode;
   }
 
   onStart(): void {}
@@ -105,18 +121,27 @@ class EncodingProcessor implements SpanProcessor {
   onEnd(span: ReadableSpan): void {
     const { traceId, spanId } = span.spanContext();
     const parentSpanId = span.parentSpanContext?.spanId;
-    const bytes = this.#encoder({
+    const bytes = this.#encode({
       traceId,
       spanId,
       parentSpanId,
       name: span.name,
-      kind: 1,
+      // The API counts kinds from 0, the wire from 1.
+      kind: span.kind + 1,
       start: span.startTime,
       end: span.endTime,
       attributes: span.attributes as Record<string, OtlpValue>,
       statusCode: span.status.code,
+      ...(span.status.message === undefined ? {} : { statusMessage: span.status.message }),
+      events: span.events.map((event) => ({
+        name: event.name,
+        time: event.time,
+        attributes: (event.attributes ?? {}) as Record<string, OtlpValue>,
+      })),
+      links: span.links.map((link) => link.context),
     });
-    this.#onSpan({ traceId, root: parentSpanId === undefined, bytes });
+    const root = parentSpanId === undefined || span.parentSpanContext?.isRemote === true;
+    this.#onSpan({ traceId, root, bytes });
   }
 
   async forceFlush(): Promise<void> {}

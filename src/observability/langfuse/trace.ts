@@ -3,18 +3,20 @@ import { performance } from "node:perf_hooks";
 import type { ObservedRun } from "../observer.ts";
 import { createSerialiser, type Serialiser } from "../serialise.ts";
 import type { ObservationType } from "./classify.ts";
-import type { LangfuseSettings } from "./config.ts";
-import { createCut, metadataOf, tagsOf, TEXT_LIMITS, traceIdOf, type Cut } from "./identity.ts";
-import { simplifyLangChain } from "./messages.ts";
-import type { Level } from "./outcome.ts";
-import type { LangfusePackages } from "./packages.ts";
-import type { HrTime, SpanFactory } from "./spans.ts";
+import type { Mask } from "./config.ts";
+import type { Attributes, Dialect, FieldWriter } from "./dialect.ts";
 import type { SchemaCache } from "./generation.ts";
+import { createCut, metadataOf, tagsOf, TEXT_LIMITS, traceIdOf, type Cut } from "./identity.ts";
+import type { Level } from "./outcome.ts";
+import type { OtelPackages } from "./packages.ts";
+import type { HrTime, SpanFactory } from "./spans.ts";
 
 /** What all runs of one observer share. */
 export interface TraceEnvironment {
-  settings: LangfuseSettings;
-  packages: LangfusePackages;
+  settings: { mask: Mask | undefined; capture: { input: boolean; output: boolean } };
+  packages: OtelPackages;
+  /** How observations are said to this target. */
+  dialect: Dialect;
   spans: SpanFactory;
   schemas: SchemaCache;
   /** Says once per kind that something was cut or withheld. */
@@ -33,6 +35,9 @@ export interface ObservationFields {
   usage?: Record<string, number> | undefined;
   completionStart?: Date | undefined;
   prompt?: { name: string; version: number; isFallback: boolean } | undefined;
+  /** The class of the error, such as `TypeError`. */
+  errorType?: string | undefined;
+  errorStack?: string | undefined;
 }
 
 /** An observation under way. */
@@ -40,6 +45,9 @@ export interface Observation {
   readonly span: Span;
   readonly context: SpanContext;
   readonly type: ObservationType;
+  readonly name: string;
+  /** Milliseconds since 1970. */
+  readonly startMs: number;
 }
 
 /**
@@ -51,16 +59,18 @@ export class RunTrace {
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly #environment: TraceEnvironment;
   readonly #serialiser: Serialiser;
-  readonly #common: Readonly<Record<string, string | string[]>>;
+  readonly #common: Attributes;
   readonly #cut: Cut;
+  readonly #write: FieldWriter;
   readonly #epochMs = Date.now();
   readonly #zeroMs = performance.now();
 
   constructor(environment: TraceEnvironment, run: ObservedRun) {
     this.#environment = environment;
-    this.#serialiser = createSerialiser({ simplify: simplifyLangChain });
+    this.#serialiser = createSerialiser({ simplify: environment.dialect.simplify });
     this.#cut = createCut((what) => environment.notice("cut", what));
-    this.traceId = traceIdOf(run.run_id);
+    this.#write = this.#createWriter();
+    this.traceId = run.place?.trace_id ?? traceIdOf(run.run_id);
     this.metadata = metadataOf(run, this.#cut);
     this.#common = this.#commonAttributes(run);
   }
@@ -78,63 +88,60 @@ export class RunTrace {
       parent: SpanContext | undefined;
       spanId?: string;
       startTime?: HrTime;
+      links?: readonly SpanContext[];
     },
     fields: ObservationFields,
   ): Observation {
-    const span = this.#environment.spans.start({
-      name:
-        this.#masked(this.#cut.text(start.name, TEXT_LIMITS.observationName), "name") || "unnamed",
+    const { dialect, spans } = this.#environment;
+    const name =
+      this.#masked(this.#cut.text(start.name, TEXT_LIMITS.observationName), "name") || "unnamed";
+    const startTime = start.startTime ?? this.now();
+    const span = spans.start({
+      name: dialect.spanName?.(start.type, name, fields) ?? name,
       traceId: this.traceId,
       ...(start.spanId === undefined ? {} : { spanId: start.spanId }),
       parent: start.parent,
-      startTime: start.startTime ?? this.now(),
+      startTime,
+      ...(dialect.spanKind === undefined ? {} : { kind: dialect.spanKind(start.type) }),
+      ...(dialect.links && start.links !== undefined ? { links: start.links } : {}),
     });
-    const observation = { span, context: span.spanContext(), type: start.type };
+    const observation: Observation = {
+      span,
+      context: span.spanContext(),
+      type: start.type,
+      name,
+      startMs: startTime[0] * 1_000 + startTime[1] / 1_000_000,
+    };
     span.setAttributes(this.#common);
-    this.update(observation, fields);
-    return observation;
-  }
-
-  update(observation: Observation, fields: ObservationFields): void {
-    const { createObservationAttributes } = this.#environment.packages.langfuse;
-    const { capture } = this.#environment.settings;
-    observation.span.setAttributes(
-      createObservationAttributes(observation.type, {
-        ...(capture.input ? this.#content("input", fields.input) : {}),
-        ...(capture.output ? this.#content("output", fields.output) : {}),
-        ...(fields.level === undefined ? {} : { level: fields.level }),
-        ...this.#statusMessage(fields.statusMessage),
-        ...(fields.metadata === undefined ? {} : { metadata: this.#metadata(fields.metadata) }),
-        ...(fields.model === undefined ? {} : { model: fields.model }),
-        ...this.#parameters(fields.parameters),
-        ...(fields.usage === undefined ? {} : { usageDetails: fields.usage }),
-        ...(fields.prompt === undefined ? {} : { prompt: fields.prompt }),
-      }),
+    const joins = start.parent?.isRemote === true;
+    span.setAttributes(
+      dialect.observation({ observation, phase: "open", joins }, fields, this.#write),
     );
-    if (fields.completionStart !== undefined) {
-      // Not through the official mapping, which would put the date in quotes.
-      const key =
-        this.#environment.packages.langfuse.LangfuseOtelSpanAttributes
-          .OBSERVATION_COMPLETION_START_TIME;
-      observation.span.setAttribute(key, fields.completionStart.toISOString());
-    }
+    return observation;
   }
 
   /** Ends an observation; what it says from now on is lost. */
   close(observation: Observation, fields: ObservationFields): void {
-    this.update(observation, fields);
+    const { dialect, packages } = this.#environment;
+    const { span } = observation;
+    span.setAttributes(
+      dialect.observation({ observation, phase: "close", joins: false }, fields, this.#write),
+    );
+    const end = this.now();
     if (fields.level === "ERROR") {
-      observation.span.setStatus({ code: this.#environment.packages.otel.SpanStatusCode.ERROR });
+      const code = packages.otel.SpanStatusCode.ERROR;
+      const message = dialect.exceptions ? this.#statusMessage(fields.statusMessage) : undefined;
+      span.setStatus(message === undefined ? { code } : { code, message });
+      if (dialect.exceptions) {
+        span.addEvent("exception", this.#exception(fields, message ?? "failed"), end);
+      }
     }
-    observation.span.end(this.now());
+    span.end(end);
   }
 
   /** Metadata of the trace itself, beside that of its root observation. */
   describeTrace(root: Observation, metadata: Readonly<Record<string, unknown>>): void {
-    const prefix = this.#environment.packages.langfuse.LangfuseOtelSpanAttributes.TRACE_METADATA;
-    for (const [key, text] of Object.entries(this.#metadata(metadata))) {
-      root.span.setAttribute(`${prefix}.${key}`, text);
-    }
+    root.span.setAttributes(this.#environment.dialect.trace(this.#metadata(metadata)));
   }
 
   /** Says so, once per process, if anything of this run was cut. */
@@ -142,39 +149,53 @@ export class RunTrace {
     if (this.#serialiser.cut) this.#environment.notice("cut", "an input or output");
   }
 
-  #commonAttributes(run: ObservedRun): Record<string, string | string[]> {
-    const names = this.#environment.packages.langfuse.LangfuseOtelSpanAttributes;
-    const { settings } = this.#environment;
-    const cutId = (text: string): string => this.#cut.text(text, TEXT_LIMITS.id);
-    const traceName = this.#cut.text(run.assistant_name || run.graph_id, TEXT_LIMITS.traceName);
+  #commonAttributes(run: ObservedRun): Attributes {
+    const present = (id: string | undefined): string | undefined =>
+      id === undefined || id === "" ? undefined : this.#cut.text(id, TEXT_LIMITS.id);
+    const userId = present(run.user_id);
+    const name = this.#cut.text(run.assistant_name || run.graph_id, TEXT_LIMITS.traceName);
+    return this.#environment.dialect.common({
+      name: this.#masked(name, "trace.name") || "run",
+      sessionId: present(run.session_id),
+      userId: userId === undefined ? undefined : this.#masked(userId, "user.id"),
+      tags: tagsOf(run, this.#cut).map((tag) => this.#masked(tag, "trace.tags")),
+      run,
+    });
+  }
+
+  #createWriter(): FieldWriter {
+    const { capture } = this.#environment.settings;
     return {
-      [names.TRACE_NAME]: this.#masked(traceName, "trace.name") || "run",
-      ...(run.session_id === undefined || run.session_id === ""
-        ? {}
-        : { [names.TRACE_SESSION_ID]: cutId(run.session_id) }),
-      ...(run.user_id === undefined || run.user_id === ""
-        ? {}
-        : { [names.TRACE_USER_ID]: this.#masked(cutId(run.user_id), "user.id") }),
-      [names.TRACE_TAGS]: tagsOf(run, this.#cut).map((tag) => this.#masked(tag, "trace.tags")),
-      [names.ENVIRONMENT]: settings.environment,
-      ...(settings.release === undefined ? {} : { [names.RELEASE]: cutId(settings.release) }),
-      ...(settings.version === undefined ? {} : { [names.VERSION]: cutId(settings.version) }),
+      captures: (field) => capture[field],
+      content: (field, value) => this.#content(field, value),
+      text: (field, text) => this.#masked(text, field),
+      statusMessage: (message) => this.#statusMessage(message),
+      metadata: (metadata) => this.#metadata(metadata),
+      parameters: (parameters) => this.#parameters(parameters),
     };
   }
 
-  #content(field: "input" | "output", value: unknown): { input?: string; output?: string } {
+  #exception(fields: ObservationFields, message: string): Record<string, string> {
+    const stack =
+      fields.errorStack === undefined
+        ? undefined
+        : this.#masked(this.#cut.text(fields.errorStack, TEXT_LIMITS.statusMessage), "error_stack");
+    return {
+      "exception.type": fields.errorType ?? "Error",
+      "exception.message": message,
+      ...(stack === undefined ? {} : { "exception.stacktrace": stack }),
+    };
+  }
+
+  #content(field: "input" | "output", value: unknown): string | undefined {
+    if (!this.#environment.settings.capture[field]) return undefined;
     const text = this.#serialiser.toText(value);
-    return text === undefined ? {} : { [field]: this.#masked(text, field) };
+    return text === undefined ? undefined : this.#masked(text, field);
   }
 
-  #statusMessage(message: string | undefined): { statusMessage?: string } {
-    if (message === undefined) return {};
-    return {
-      statusMessage: this.#masked(
-        this.#cut.text(message, TEXT_LIMITS.statusMessage),
-        "status_message",
-      ),
-    };
+  #statusMessage(message: string | undefined): string | undefined {
+    if (message === undefined) return undefined;
+    return this.#masked(this.#cut.text(message, TEXT_LIMITS.statusMessage), "status_message");
   }
 
   #metadata(metadata: Readonly<Record<string, unknown>>): Record<string, string> {
@@ -187,10 +208,10 @@ export class RunTrace {
     return texts;
   }
 
-  #parameters(parameters: Readonly<Record<string, unknown>> | undefined): {
-    modelParameters?: Record<string, string | number>;
-  } {
-    if (parameters === undefined || Object.keys(parameters).length === 0) return {};
+  #parameters(
+    parameters: Readonly<Record<string, unknown>> | undefined,
+  ): Record<string, string | number> | undefined {
+    if (parameters === undefined || Object.keys(parameters).length === 0) return undefined;
     const simple: Record<string, string | number> = {};
     for (const [key, value] of Object.entries(parameters)) {
       if (typeof value === "number" && Number.isFinite(value)) simple[key] = value;
@@ -202,7 +223,7 @@ export class RunTrace {
           `model_parameters.${key}`,
         );
     }
-    return { modelParameters: simple };
+    return simple;
   }
 
   #masked(text: string, field: string): string {
