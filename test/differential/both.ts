@@ -25,7 +25,7 @@ export const GRAPHS = [
 ] as const;
 
 /** How many cases are under way at the same time. */
-const AT_ONCE = 16;
+const AT_ONCE = 24;
 
 const SOURCE = fileURLToPath(new URL("graphs/graphs.ts", import.meta.url));
 

@@ -121,14 +121,16 @@ export const runCases: Cases = {
   "a run on a busy thread": async (probe) => {
     const thread = await probe.thread();
     const { run_id: first } = await probe.client.runs.create(thread, "slow", {
-      input: { input: "3000" },
+      input: { input: "20000" },
     });
+    await whenRunning(probe, thread, first);
     const path = `POST /threads/${thread}/runs` as const;
     await probe.send("reject", path, { body: { assistant_id: "steps", ...INPUT } });
     const second = await probe.send("enqueue", path, {
       body: { assistant_id: "steps", ...INPUT, multitask_strategy: "enqueue" },
     });
     await probe.send("busy", `GET /threads/${thread}`);
+    await probe.fetch(`POST /threads/${thread}/runs/${first}/cancel?wait=1`);
     const { run_id: queued } = second.body as { run_id: string };
     await probe.send("join", `GET /threads/${thread}/runs/${queued}/join`);
     await probe.send("first", `GET /threads/${thread}/runs/${first}`);
@@ -138,12 +140,13 @@ export const runCases: Cases = {
   "a state update on a busy thread": async (probe) => {
     const thread = await probe.thread();
     const { run_id: run } = await probe.client.runs.create(thread, "slow", {
-      input: { input: "1500" },
+      input: { input: "20000" },
     });
     await whenRunning(probe, thread, run);
     await probe.send("update", `POST /threads/${thread}/state`, {
       body: { values: { input: "y" } },
     });
+    await probe.fetch(`POST /threads/${thread}/runs/${run}/cancel?wait=1`);
   },
   cancel: async (probe) => {
     const thread = await probe.thread();
@@ -156,7 +159,7 @@ export const runCases: Cases = {
     await probe.send("run", `GET /threads/${thread}/runs/${run}`);
     await probe.send("state", `GET /threads/${thread}/state`);
     await probe.send("thread", `GET /threads/${thread}`);
-    await probe.send("again", `${path}`);
+    await probe.send("again", path);
   },
   "cancel a waiting run": async (probe) => {
     const thread = await probe.thread();

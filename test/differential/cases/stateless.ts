@@ -1,4 +1,4 @@
-import type { Cases } from "./case.ts";
+import { runOf, type Cases } from "./case.ts";
 
 const INPUT = { input: { input: "x" } };
 
@@ -18,7 +18,7 @@ export const statelessCases: Cases = {
     const answer = await probe.send("stream", "POST /runs/stream", {
       body: { assistant_id: "steps", ...INPUT, stream_mode: ["values", "updates"] },
     });
-    const run = (answer.events?.[0]?.data as { run_id: string }).run_id;
+    const run = runOf(answer);
     await probe.send("again", `GET /runs/${run}/stream`);
   },
   "stream a failure without a thread": async (probe) => {

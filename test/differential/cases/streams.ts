@@ -1,5 +1,5 @@
 import type { Probe } from "../probe.ts";
-import type { Cases } from "./case.ts";
+import { runOf, type Cases } from "./case.ts";
 
 const INPUT = { input: { input: "x" } };
 const HUMAN = { input: { messages: [{ type: "human", content: "Hi", id: "hi" }] } };
@@ -121,7 +121,7 @@ export const streamCases: Cases = {
     const answer = await probe.send("stream", `POST /threads/${thread}/runs/stream`, {
       body: { assistant_id: "steps", ...INPUT, stream_resumable: true },
     });
-    const run = (answer.events?.[0]?.data as { run_id: string }).run_id;
+    const run = runOf(answer);
     await probe.send("from the start", `GET /threads/${thread}/runs/${run}/stream`, {
       headers: { "Last-Event-ID": "-1" },
     });
@@ -133,7 +133,7 @@ export const streamCases: Cases = {
     const thread = await probe.thread();
     const run = (
       await probe.client.runs.create(thread, "slow", {
-        input: { input: "1500" },
+        input: { input: "3000" },
         streamMode: "updates",
       })
     ).run_id;
