@@ -81,6 +81,18 @@ describe("what may be exported", () => {
     expect(await invoke(await load("agent.mjs"))).toEqual({ answer: "hello" });
   });
 
+  test.each([
+    ["named", "exports.graph = builder;"],
+    ["computed", 'module.exports = Object.fromEntries([["graph", builder]]);'],
+  ])("a CommonJS module whose exports are %s", async (_, exporting) => {
+    const source = echoSource("hello")
+      .replace(/^import (.*) from (".*");/u, "const $1 = require($2);")
+      .replaceAll("<string>", "()")
+      .replace("export const", "const");
+    await project.write("agent.cjs", `${source}\n${exporting}`);
+    expect(await invoke(await load("agent.cjs"))).toEqual({ answer: "hello" });
+  });
+
   test("a factory gets the config and the runtime", async () => {
     await project.write(
       "agent.ts",

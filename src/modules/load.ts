@@ -36,14 +36,25 @@ export async function loadExport(
   } catch (thrown) {
     return { error: toModuleError(thrown, path) };
   }
-  if (typeof module === "object" && module !== null && exportName in module) {
-    return { value: Reflect.get(module, exportName) };
-  }
+  const holder = findHolder(module, reference);
+  if (holder) return { value: Reflect.get(holder, exportName) };
   const names = Object.keys(module ?? {})
     .filter((name) => name !== "__esModule")
     .toSorted();
   const others = names.length === 0 ? "it exports nothing" : `it exports ${names.join(", ")}`;
   return { error: describeFailure(`has no export "${exportName}"; ${others}`, path, undefined) };
+}
+
+/** The object that has the export: the module, or what a CommonJS module sets as `module.exports`. */
+function findHolder(module: unknown, { path, exportName }: ModuleReference): object | undefined {
+  if (typeof module !== "object" || module === null) return undefined;
+  if (exportName in module) return module;
+  if (!/\.c?js$/u.test(path)) return undefined;
+  // Node cannot see the names of an object that is only known once the module has run.
+  const exported: unknown = Reflect.get(module, "default");
+  return typeof exported === "object" && exported !== null && exportName in exported
+    ? exported
+    : undefined;
 }
 
 /**

@@ -329,6 +329,20 @@ describe("a server", () => {
   });
 });
 
+test("an error that nothing can catch ends the server in order, with 1", async () => {
+  await project.write(
+    "agent.ts",
+    `${echoSource("x").replace("() => (", "() => (void setTimeout(() => { throw new Error('loose'); }), ")}
+     export const graph = builder;`,
+  );
+  const cli = run(["start", "--port", "0"], await postgres());
+  const client = new Client({ apiUrl: await cli.ready() });
+  await client.runs.create(null, "agent", { input: {} });
+  expect(await cli.exited).toBe(1);
+  expect(cli.output()).toContain("an error was thrown outside of any request or run; closing");
+  expect(cli.output()).toContain("loose");
+});
+
 test("aegra db migrate brings a database up to date, without a config file", async () => {
   await project.delete("aegra.json");
   const first = run(["db", "migrate"]);
