@@ -19,6 +19,14 @@ export interface RunCheckpoints {
   rollback(): Promise<LeftState>;
 }
 
+/** A run that is about to be executed. */
+export interface RunStart {
+  run: RunRecord;
+  graphs: GraphRegistry;
+  /** Its thread is known to have no checkpoints. */
+  emptyThread: boolean;
+}
+
 export interface RunCheckpointsOptions {
   checkpoints: Checkpoints;
   store: BaseStore;
@@ -28,11 +36,12 @@ export interface RunCheckpointsOptions {
 /** What keeps a run's checkpoints; nothing for a run without a thread. */
 export function createRunCheckpoints(
   options: RunCheckpointsOptions,
-): (run: RunRecord, graphs: GraphRegistry) => RunCheckpoints | undefined {
-  return (run, graphs) => {
+): (start: RunStart) => RunCheckpoints | undefined {
+  return ({ run, graphs, emptyThread }) => {
     if (run.temporary) return undefined;
     const saver = options.checkpoints.forRun({
       threadId: run.thread_id,
+      assumeEmpty: emptyThread,
       // Each step is on its way before the next one starts; `settled` waits for it before the run ends.
       resolve: run.kwargs.durability === "sync" ? "committed" : "queued",
       metadata: toRunMetadata(run),

@@ -110,7 +110,7 @@ export class RunEngine {
         );
       }
       const { run } = created;
-      if (run.status === "running") this.#options.worker.start(run);
+      if (run.status === "running") this.#options.worker.start(run, created.emptyThread);
       else this.#options.notify({ kind: "run" });
       if (body.multitask_strategy === "interrupt" || body.multitask_strategy === "rollback") {
         await this.#stopOthers(run, body.multitask_strategy);

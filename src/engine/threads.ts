@@ -1,3 +1,4 @@
+import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import { ServerError } from "../errors.ts";
 import type { CompiledGraph } from "../graphs/compiled.ts";
@@ -102,6 +103,16 @@ export class ThreadStates {
     }
     await this.#save(thread, graph);
     return { checkpoint: { ...toStateCheckpoint(written) } };
+  }
+
+  /** Copies a thread with its history, inside the database; the copy has no runs. */
+  async copy(threadId: string): Promise<Thread | undefined> {
+    const id = uuid7();
+    // The history first, so that the thread is there only when it is whole.
+    await this.#options.checkpoints.copyThread(threadId, id);
+    const copy = await this.#options.threads.copy(threadId, id);
+    if (!copy) await this.#options.checkpoints.deleteThread(id);
+    return copy;
   }
 
   /** Deletes a thread with everything on it, after stopping its runs; false if there is none. */

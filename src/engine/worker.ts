@@ -8,7 +8,7 @@ import type { Lease, RunRecord, RunRepository, RunResult } from "../storage/runs
 import type { EventLog, EventWriter } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
 import { executeRun, type Stop } from "./execute.ts";
-import type { RunCheckpoints } from "./run-checkpoints.ts";
+import type { RunCheckpoints, RunStart } from "./run-checkpoints.ts";
 import { MAX_ATTEMPTS } from "./run-status.ts";
 import { settle } from "./settle.ts";
 
@@ -30,7 +30,7 @@ export interface WorkerOptions {
   runs: RunRepository;
   events: EventLog;
   /** `undefined` for a run without a thread. */
-  checkpointsOf: (run: RunRecord, graphs: GraphRegistry) => RunCheckpoints | undefined;
+  checkpointsOf: (start: RunStart) => RunCheckpoints | undefined;
   store: BaseStore;
   graphs: () => GraphRegistry;
   observer: Observer;
@@ -98,8 +98,8 @@ export class Worker {
     this.#reserved -= 1;
   }
 
-  /** Executes a run whose lease this worker holds. */
-  start(run: RunRecord): void {
+  /** Executes a run whose lease this worker holds; `emptyThread` if its thread is known to have no checkpoints. */
+  start(run: RunRecord, emptyThread = false): void {
     const active: ActiveRun = {
       lease: { run_id: run.run_id, worker_id: this.id, attempt: run.attempt },
       controller: new AbortController(),
@@ -107,7 +107,7 @@ export class Worker {
       ended: Promise.resolve(undefined),
     };
     this.#active.set(run.run_id, active);
-    active.ended = this.#execute(run, active)
+    active.ended = this.#execute(run, active, emptyThread)
       .catch((error: unknown) => {
         this.#complain(error, run.run_id);
         return undefined;
@@ -223,7 +223,11 @@ export class Worker {
     }
   }
 
-  async #execute(run: RunRecord, active: ActiveRun): Promise<RunResult | undefined> {
+  async #execute(
+    run: RunRecord,
+    active: ActiveRun,
+    emptyThread: boolean,
+  ): Promise<RunResult | undefined> {
     const { events, log } = this.#options;
     const { signal } = active.controller;
     const startedAt = new Date();
@@ -235,7 +239,7 @@ export class Worker {
     const observation = this.#options.observer.startRun(toObservedRun(run, startedAt));
     try {
       writer.append({ event: "metadata", data: this.#metadata(run, observation) });
-      result = await this.#attempt({ run, active, writer, observation });
+      result = await this.#attempt({ run, active, emptyThread, writer, observation });
       return result;
     } finally {
       await writer.close();
@@ -260,13 +264,14 @@ export class Worker {
   async #attempt(context: {
     run: RunRecord;
     active: ActiveRun;
+    emptyThread: boolean;
     writer: EventWriter;
     observation: RunObservation;
   }): Promise<RunResult | undefined> {
-    const { run, active, writer, observation } = context;
+    const { run, active, emptyThread, writer, observation } = context;
     const { signal } = active.controller;
     const graphs = this.#options.graphs();
-    const checkpoints = this.#options.checkpointsOf(run, graphs);
+    const checkpoints = this.#options.checkpointsOf({ run, graphs, emptyThread });
     const execution =
       run.attempt > MAX_ATTEMPTS
         ? { values: undefined, interrupt: undefined, error: new Error(tooManyAttempts(run)) }

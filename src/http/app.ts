@@ -22,6 +22,7 @@ import type { Route, RouteAnswer } from "./route.ts";
 import { assistantRoutes } from "./routes/assistants.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
 import { metaRoutes } from "./routes/meta.ts";
+import { runBatchRoutes } from "./routes/run-batches.ts";
 import { runRoutes } from "./routes/runs.ts";
 import { storeRoutes } from "./routes/store.ts";
 import { threadRoutes } from "./routes/threads.ts";
@@ -57,6 +58,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...assistantRoutes({ ...deps, runs: deps.engine }),
     ...threadRoutes({ threads: deps.threads, states: deps.states }),
     ...runRoutes(deps),
+    ...runBatchRoutes(deps),
     ...feedbackRoutes(deps),
     ...storeRoutes({ store: deps.store }),
     ...metaRoutes({ info: deps.info, openapi: () => document }),

@@ -106,6 +106,49 @@ export const RunCreate = z.strictObject({
 });
 export type RunCreate = z.infer<typeof RunCreate>;
 
+/** The names under which the SDK for JavaScript sends the fields of a batch's runs. */
+const BATCH_ALIASES: Readonly<Record<string, string>> = {
+  assistantId: "assistant_id",
+  checkpointId: "checkpoint_id",
+  interruptBefore: "interrupt_before",
+  interruptAfter: "interrupt_after",
+  onDisconnect: "on_disconnect",
+  multitaskStrategy: "multitask_strategy",
+  streamMode: "stream_mode",
+  streamSubgraphs: "stream_subgraphs",
+  streamResumable: "stream_resumable",
+  afterSeconds: "after_seconds",
+  ifNotExists: "if_not_exists",
+  onCompletion: "on_completion",
+  feedbackKeys: "feedback_keys",
+  checkpointDuring: "checkpoint_during",
+};
+
+function toWireNames(run: unknown): unknown {
+  if (typeof run !== "object" || run === null || Array.isArray(run)) return run;
+  return Object.fromEntries(
+    Object.entries(run)
+      .filter(([, value]) => value !== null)
+      .map(([name, value]) => [BATCH_ALIASES[name] ?? name, value]),
+  );
+}
+
+/** Several runs without a thread. */
+export const RunBatchCreate = z.array(z.preprocess(toWireNames, RunCreate)).min(1).max(1000);
+
+/** Which runs to stop: these of a thread, or all with a status. */
+export const RunsCancel = z
+  .strictObject({
+    thread_id: z.uuid().optional(),
+    run_ids: z.array(z.uuid()).min(1).max(1000).optional(),
+    status: z.enum(["pending", "running", "all"]).optional(),
+  })
+  .refine((which) => (which.run_ids === undefined) !== (which.status === undefined), {
+    error: "send either run_ids or status",
+    path: ["run_ids"],
+  });
+export type RunsCancel = z.infer<typeof RunsCancel>;
+
 /** What a run was asked to do, as it is stored with the run and shown in the API. */
 export interface RunKwargs {
   input?: unknown;
@@ -159,6 +202,8 @@ export const RunCancelQuery = z.strictObject({
   wait: QueryFlag.default(false),
   action: CancelAction.default("interrupt"),
 });
+
+export const RunsCancelQuery = z.strictObject({ action: CancelAction.default("interrupt") });
 
 /** One event of a run's stream. `id` counts from 0 per run. */
 export interface RunEvent {

@@ -81,7 +81,8 @@ export interface NewRun {
 
 /** What became of a request for a run. */
 export type Created =
-  | { kind: "created"; run: RunRecord }
+  /** `emptyThread`: nothing has been done on the thread before, so it has no checkpoints. */
+  | { kind: "created"; run: RunRecord; emptyThread: boolean }
   | { kind: "thread_missing" }
   | { kind: "thread_busy" };
 
@@ -113,6 +114,12 @@ export interface RunRepository {
   create(run: NewRun): Promise<Created>;
   get(runId: string): Promise<RunRecord | undefined>;
   list(threadId: string, query: RunListQuery): Promise<RunRecord[]>;
+  /** The active runs among these, of one thread or of all, newest first. */
+  findActive(which: {
+    threadId?: string | undefined;
+    runIds?: readonly string[] | undefined;
+    status?: "pending" | "running" | undefined;
+  }): Promise<RunRecord[]>;
   /** The pending and running runs of a thread, oldest first. */
   active(threadId: string): Promise<RunRecord[]>;
   /** Takes up to `limit` runs that may start now, oldest first, one per thread. */
@@ -176,16 +183,17 @@ export function createRunRepository(database: Queryable): RunRepository {
       ];
       if (run.temporary) {
         const { rows } = await database.query<RunRecord>(CREATE_TEMPORARY, params);
-        return { kind: "created", run: rows[0]! };
+        return { kind: "created", run: rows[0]!, emptyThread: true };
       }
-      const { rows } = await database.query<RunRecord & { found: boolean }>(CREATE_ON_THREAD, [
-        ...params,
-        toJson(run.thread_config),
-      ]);
+      const { rows } = await database.query<RunRecord & { found: boolean; empty_thread: boolean }>(
+        CREATE_ON_THREAD,
+        [...params, toJson(run.thread_config)],
+      );
       const [row] = rows;
       if (!row?.found) return { kind: "thread_missing" };
       if (row.run_id === null) return { kind: "thread_busy" };
-      return { kind: "created", run: row };
+      const { found: _found, empty_thread: emptyThread, ...run } = row;
+      return { kind: "created", run, emptyThread };
     },
 
     async get(runId) {
@@ -201,6 +209,17 @@ export function createRunRepository(database: Queryable): RunRepository {
         `SELECT ${COLUMNS} FROM runs WHERE thread_id = $1 AND ($2::text IS NULL OR status = $2)
          ORDER BY position DESC LIMIT ${query.limit} OFFSET ${query.offset}`,
         [threadId, query.status ?? null],
+      );
+      return rows;
+    },
+
+    async findActive(which) {
+      const { rows } = await database.query<RunRecord>(
+        `SELECT ${COLUMNS} FROM runs
+         WHERE status IN ('pending', 'running') AND ($1::uuid IS NULL OR thread_id = $1)
+           AND ($2::uuid[] IS NULL OR run_id = ANY($2)) AND ($3::text IS NULL OR status = $3)
+         ORDER BY position DESC`,
+        [which.threadId ?? null, which.runIds ?? null, which.status ?? null],
       );
       return rows;
     },
@@ -323,7 +342,8 @@ const CREATE_TEMPORARY = `${INSERT_RUN}
 // that was ahead of this one; the runs table would show the statement's older snapshot.
 const CREATE_ON_THREAD = `
   WITH before AS (
-    SELECT thread_id, active_runs, status FROM threads WHERE thread_id = $2::uuid FOR UPDATE
+    SELECT thread_id, active_runs, status, active_runs = 0 AND state_updated_at = created_at AS empty
+    FROM threads WHERE thread_id = $2::uuid FOR UPDATE
   ), thread AS (
     UPDATE threads t
     SET status = 'busy', active_runs = t.active_runs + 1, updated_at = now(),
@@ -342,7 +362,7 @@ const CREATE_ON_THREAD = `
     FROM thread
     RETURNING ${COLUMNS}
   )
-  SELECT true AS found, ${qualified("run")} FROM before LEFT JOIN run ON true`;
+  SELECT true AS found, before.empty AS empty_thread, ${qualified("run")} FROM before LEFT JOIN run ON true`;
 
 // A thread's runs start in order, one at a time. The partial unique index has the last word.
 const CLAIM = `
@@ -382,7 +402,7 @@ const CANCEL = `
     WHERE run_id = $1 AND status IN ('pending', 'running')
     RETURNING thread_id, status, temporary
   ), thread AS (
-    UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(),
+    UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
       status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE t.resting_status END
     FROM run WHERE t.thread_id = run.thread_id AND run.status = 'interrupted' AND NOT run.temporary
   )

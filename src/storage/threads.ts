@@ -19,6 +19,8 @@ export interface ThreadRepository {
   /** Creates it; `undefined` if one with this id exists already. */
   create(threadId: string, metadata: unknown): Promise<Thread | undefined>;
   get(threadId: string): Promise<Thread | undefined>;
+  /** Copies the row, at rest whatever runs on the original; `undefined` if there is no original. */
+  copy(fromId: string, toId: string): Promise<Thread | undefined>;
   /** Merges into the metadata; `undefined` if there is no such thread. */
   patch(threadId: string, metadata: unknown): Promise<Thread | undefined>;
   /** Deletes the thread with its runs, events and checkpoints; false if there is no such thread. */
@@ -55,6 +57,16 @@ export function createThreadRepository(database: Queryable): ThreadRepository {
       const { rows } = await database.query<Thread>(
         `SELECT ${COLUMNS} FROM threads WHERE thread_id = $1`,
         [threadId],
+      );
+      return rows[0];
+    },
+
+    async copy(fromId, toId) {
+      const { rows } = await database.query<Thread>(
+        `INSERT INTO threads (thread_id, status, resting_status, metadata, config, values, interrupts, error, state_updated_at)
+         SELECT $2::uuid, resting_status, resting_status, metadata, config, values, interrupts, error, state_updated_at
+         FROM threads WHERE thread_id = $1 RETURNING ${COLUMNS}`,
+        [fromId, toId],
       );
       return rows[0];
     },

@@ -278,7 +278,7 @@ function followRoutes(handlers: Handlers): Route[] {
 }
 
 /** A run as the API shows it. */
-function toRun(run: RunRecord, trace: { trace_id?: string; trace_url?: string }): Run {
+export function toRun(run: RunRecord, trace: { trace_id?: string; trace_url?: string }): Run {
   return {
     run_id: run.run_id,
     thread_id: run.thread_id,

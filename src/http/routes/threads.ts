@@ -118,6 +118,20 @@ function resourceRoutes(
       },
     }),
     route({
+      method: "post",
+      path: "/threads/:thread_id/copy",
+      summary: "Copy a thread with its history",
+      tag: "Threads",
+      permission: "threads:create",
+      params: Params,
+      answer: { status: 200, description: "The copy", schema: Thread },
+      async handle({ params }) {
+        const copy = await deps.states.copy((await get(params.thread_id)).thread_id);
+        if (copy) return { json: copy };
+        throw new ServerError("not_found", `Thread with ID ${params.thread_id} not found`);
+      },
+    }),
+    route({
       method: "delete",
       path: "/threads/:thread_id",
       summary: "Stop a thread's runs and delete it with its history",
