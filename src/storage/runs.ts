@@ -192,8 +192,8 @@ export function createRunRepository(database: Queryable): RunRepository {
       const [row] = rows;
       if (!row?.found) return { kind: "thread_missing" };
       if (row.run_id === null) return { kind: "thread_busy" };
-      const { found: _found, empty_thread: emptyThread, ...run } = row;
-      return { kind: "created", run, emptyThread };
+      const { found: _found, empty_thread: emptyThread, ...created } = row;
+      return { kind: "created", run: created, emptyThread };
     },
 
     async get(runId) {
