@@ -174,7 +174,7 @@ async function compose(
 
   // PGlite has one process at a time, so a run that is marked running belongs to one that is gone.
   const recovered = await runs.recover({
-    workerId: worker.id,
+    held: [],
     everything: database.kind === "pglite",
   });
   if (recovered.length > 0) {

@@ -72,7 +72,10 @@ export class Worker {
     every(POLL_MS, async () => this.poke());
     every(Math.max(1_000, this.#options.leaseMs / 3), () => this.#renew());
     every(RECOVER_MS, async () => {
-      const recovered = await this.#options.runs.recover({ workerId: this.id, everything: false });
+      const recovered = await this.#options.runs.recover({
+        held: [...this.#active.keys()],
+        everything: false,
+      });
       for (const run of recovered) {
         this.#options.log.warn(
           { run_id: run.run_id, attempt: run.attempt },
@@ -287,6 +290,8 @@ export class Worker {
     const stop = signal.aborted ? (signal.reason as Stop) : undefined;
     const { result, outcome } = settle(execution, stop);
     observation.end(outcome);
+    // Before anybody is told that the run is over: its trace outlives this process as the run does.
+    await observation.recorded?.();
     if (!result) {
       if (stop?.kind === "shutdown") await this.#options.runs.release(active.lease);
       return undefined;

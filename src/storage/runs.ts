@@ -131,11 +131,11 @@ export interface RunRepository {
     leaseMs: number,
   ): Promise<{ run_id: string; cancel_action: CancelAction | null }[]>;
   /**
-   * Puts runs whose worker went silent back into the queue, but for those of `workerId`, who is alive to ask.
-   * `everything` takes all running ones, whatever their lease.
+   * Puts runs whose worker went silent back into the queue, but for those in the hands of the one who asks
+   * (`held`). `everything` takes all running ones, whatever their lease.
    */
   recover(options: {
-    workerId: string;
+    held: readonly string[];
     everything: boolean;
   }): Promise<{ run_id: string; attempt: number }[]>;
   /** Gives a run back unfinished, so that another worker takes it; false if the lease is lost. */
@@ -247,12 +247,12 @@ export function createRunRepository(database: Queryable): RunRepository {
       return rows;
     },
 
-    async recover({ workerId, everything }) {
+    async recover({ held, everything }) {
       const { rows } = await database.query<{ run_id: string; attempt: number }>(
         `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
-         WHERE status = 'running' AND worker_id <> $2 AND ($1 OR lease_expires_at < now())
+         WHERE status = 'running' AND NOT (run_id = ANY($2::uuid[])) AND ($1 OR lease_expires_at < now())
          RETURNING run_id, attempt`,
-        [everything, workerId],
+        [everything, held],
       );
       return rows;
     },
