@@ -7,6 +7,7 @@ import type { AssistantGraphs } from "../engine/assistants.ts";
 import type { Feedback } from "../engine/feedback.ts";
 import type { RunEngine } from "../engine/runs.ts";
 import type { ThreadStates } from "../engine/threads.ts";
+import { z } from "zod";
 import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
@@ -50,6 +51,7 @@ export interface AppDeps {
 
 type Env = { Variables: { requestId: string } };
 
+const NO_PARAMETERS = z.strictObject({});
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
 
 /** The HTTP API. Holds nothing of its own; whoever opened the parts in `deps` closes them. */
@@ -84,7 +86,7 @@ async function answer(c: Context<Env>, route: Route, deps: AppDeps): Promise<Res
   const principal = await authenticate(c, route, deps.auth);
   const request = {
     params: route.params && validate(route.params, c.req.param(), "path"),
-    query: route.query && validate(route.query, toQuery(c), "query"),
+    query: readQuery(c, route),
     body: route.body && (await readBody(c, route.body, deps.maxBodyBytes)),
     principal,
     headers: c.req.raw.headers,
@@ -105,7 +107,9 @@ async function authenticate(
   auth: Authenticator | undefined,
 ): Promise<Principal | undefined> {
   if (!auth || route.permission === "public") return undefined;
-  return auth.authenticate(c.req.raw);
+  // A copy: a handler may read the body, to check a signature, and so must the route.
+  const { raw } = c.req;
+  return auth.authenticate(raw.method === "GET" || raw.method === "HEAD" ? raw : raw.clone());
 }
 
 /** The address the client used: a proxy tells its own in the forwarded headers. */
@@ -116,6 +120,13 @@ function toBaseUrl(c: Context): string {
   if (host && URL.canParse(`http://${host}`)) url.host = host;
   if (protocol === "https" || protocol === "http") url.protocol = protocol;
   return url.origin;
+}
+
+/** A route without parameters refuses them, so that none is dropped in silence; a probe may add what it likes. */
+function readQuery(c: Context, route: Route): unknown {
+  if (route.query) return validate(route.query, toQuery(c), "query");
+  if (route.tag !== "Meta") validate(NO_PARAMETERS, toQuery(c), "query");
+  return undefined;
 }
 
 /** The query as names to one value or several. */

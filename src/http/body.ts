@@ -35,9 +35,10 @@ export function validate<T extends z.ZodType>(
   value: unknown,
   where: "body" | "query" | "path",
 ): z.output<T> {
+  if (where !== "body") assertStorable(value, []);
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const errors = parsed.error.issues.map((issue) => toFieldError(issue));
+  const errors = parsed.error.issues.flatMap((issue) => toFieldErrors(issue, []));
   const unsupported = errors.every((error) => error.unsupported);
   const message = errors.map((error) => error.message).join("; ");
   throw new ServerError(
@@ -53,30 +54,68 @@ interface FieldError {
   unsupported: boolean;
 }
 
-function toFieldError(issue: z.core.$ZodIssue): FieldError {
-  const path = issue.path.map(String).join(".");
+function toFieldErrors(issue: z.core.$ZodIssue, parent: PropertyKey[]): FieldError[] {
+  const place = [...parent, ...issue.path];
+  const path = place.map(String).join(".");
   if (issue.code === "unrecognized_keys") {
     const names = issue.keys.map((key) => `"${[path, key].filter(Boolean).join(".")}"`);
     const plural = names.length > 1 ? "s" : "";
-    return {
-      path: [path, issue.keys[0]].filter(Boolean).join("."),
-      message: `Unsupported field${plural} ${names.join(", ")}`,
-      unsupported: true,
-    };
+    return [
+      {
+        path: [path, issue.keys[0]].filter(Boolean).join("."),
+        message: `Unsupported field${plural} ${names.join(", ")}`,
+        unsupported: true,
+      },
+    ];
   }
-  return { path, message: `${path === "" ? "value" : path}: ${issue.message}`, unsupported: false };
+  const name = path === "" ? "value" : path;
+  if (issue.code === "invalid_union" && issue.errors.length > 0) {
+    // The form that was meant is the one that fits on the outside.
+    const meant = issue.errors.find((issues) =>
+      issues.every((inner) => inner.path.length > 0 || inner.code === "unrecognized_keys"),
+    );
+    if (meant) return meant.flatMap((inner) => toFieldErrors(inner, place));
+  }
+  return [{ path, message: `${name}: ${toReason(issue)}`, unsupported: false }];
+}
+
+/** What is wrong with a value; where it could have several forms, with each of them. */
+function toReason(issue: z.core.$ZodIssue): string {
+  if (issue.code !== "invalid_union" || issue.errors.length === 0) return issue.message;
+  const reasons = issue.errors.flatMap(([first]) => (first ? toReason(first) : []));
+  return [...new Set(reasons)].join(", or ");
 }
 
 async function readText(c: Context, maxBytes: number): Promise<string> {
   const tooLarge = (): ServerError =>
     new ServerError("payload_too_large", `The body is larger than ${maxBytes} bytes.`);
-  if (Number(c.req.header("content-length") ?? 0) > maxBytes) throw tooLarge();
-  const bytes = await c.req.arrayBuffer();
-  if (bytes.byteLength > maxBytes) throw tooLarge();
+  const length = c.req.header("content-length");
+  if (Number(length ?? 0) > maxBytes) throw tooLarge();
+  // The HTTP parser holds a client to the length it announced; without one, only counting helps.
+  const bytes =
+    length === undefined ? await readAtMost(c.req.raw.body, maxBytes) : await c.req.arrayBuffer();
+  if (!bytes) throw tooLarge();
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
     throw new ServerError("invalid_json", "The body is not valid UTF-8.");
+  }
+}
+
+/** The bytes of a stream; `undefined`, with the rest unread, if there are more than `maxBytes`. */
+async function readAtMost(
+  body: ReadableStream<Uint8Array> | null,
+  maxBytes: number,
+): Promise<Uint8Array | undefined> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  const reader = body?.getReader();
+  for (;;) {
+    const { done, value } = (await reader?.read()) ?? { done: true };
+    if (done || !value) return Buffer.concat(chunks);
+    size += value.byteLength;
+    if (size > maxBytes) return undefined;
+    chunks.push(value);
   }
 }
 

@@ -10,10 +10,10 @@ export interface MetaRouteDeps {
   openapi: () => object;
 }
 
-const ASSETS: Record<string, string> = {
-  "swagger-ui.css": "text/css; charset=utf-8",
-  "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-};
+const ASSETS: ReadonlyMap<string, string> = new Map([
+  ["swagger-ui.css", "text/css; charset=utf-8"],
+  ["swagger-ui-bundle.js", "text/javascript; charset=utf-8"],
+]);
 
 /** `/ok`, `/info`, `/openapi.json` and `/docs`: for everybody, with or without authentication. */
 export function metaRoutes(deps: MetaRouteDeps): Route[] {
@@ -55,7 +55,7 @@ export function metaRoutes(deps: MetaRouteDeps): Route[] {
       params: z.object({ asset: z.string() }),
       answer: { status: 200, description: "A file" },
       async handle({ params }) {
-        const type = ASSETS[params.asset];
+        const type = ASSETS.get(params.asset);
         if (!type)
           throw new ServerError("not_found", `There is no ${params.asset.slice(0, 100)} here`);
         const folder = dirname(
