@@ -2,8 +2,6 @@ import { constants } from "node:os";
 
 import type { Serving } from "./serve.ts";
 
-/** How long runs may take to finish when the server is asked to stop. */
-const GRACE_MS = { dev: 2_000, start: 20_000 };
 /** What closing may take on top, for traces and the database, before the process ends anyway. */
 const EXTRA_MS = 10_000;
 
@@ -19,7 +17,7 @@ export function closeOnSignal(serving: Serving): (exitCode: number) => Promise<v
   let closing = false;
   const close = async (exitCode: number): Promise<void> => {
     closing = true;
-    const graceMs = GRACE_MS[config.mode];
+    const { graceMs } = config.workers;
     setTimeout(() => {
       console.print("The server did not close in time; ending it.\n");
       process.exit(1);

@@ -2,8 +2,8 @@ import { readFile } from "node:fs/promises";
 import { parseEnv } from "node:util";
 
 import type { Problem } from "./problems.ts";
-import { logLevelSchema } from "./schema.ts";
-import type { LogLevel } from "./schema.ts";
+import { logLevelSchema, spoolSchema } from "./schema.ts";
+import type { LogLevel, OtlpTarget } from "./schema.ts";
 
 /** Variables by name, as in `process.env`. */
 export type Variables = Record<string, string | undefined>;
@@ -17,6 +17,12 @@ export interface EnvironmentValues {
   logLevel: LogLevel | undefined;
   logPretty: boolean | undefined;
   concurrency: number | undefined;
+  graceSeconds: number | undefined;
+  traces: {
+    spool: "disk" | "memory" | undefined;
+    directory: string | undefined;
+    maxMegabytes: number | undefined;
+  };
   langfuse: {
     enabled: boolean;
     publicKey: string | undefined;
@@ -29,6 +35,9 @@ export interface EnvironmentValues {
     flushAt: number | undefined;
     flushIntervalMs: number | undefined;
   };
+  /** Set where OTEL_TARGETS names it. */
+  otlp: OtlpTarget | undefined;
+  phoenix: OtlpTarget | undefined;
 }
 
 const LANGFUSE_HOSTS = ["LANGFUSE_HOST", "LANGFUSE_BASE_URL", "LANGFUSE_BASEURL"];
@@ -74,7 +83,8 @@ export function addVariables(env: Variables, variables: Variables): void {
 export function readEnvironment(env: Variables, problems: Problem[]): EnvironmentValues {
   const reader = createReader(env, problems);
   const { text, truth, number, choice } = reader;
-  const logging = truth("LANGFUSE_LOGGING") ?? false;
+  const targets = readTargets(reader);
+  const logging = truth("LANGFUSE_LOGGING") ?? targets.has("langfuse");
   const enabled = logging && (truth("LANGFUSE_TRACING_ENABLED") ?? true);
   const tracing = enabled ? reader : createReader(env, []);
   const logFormat = choice("LOG_FORMAT", ["pretty", "json"]);
@@ -86,6 +96,12 @@ export function readEnvironment(env: Variables, problems: Problem[]): Environmen
     logLevel: choice("LOG_LEVEL", logLevelSchema.options),
     logPretty: logFormat === undefined ? undefined : logFormat === "pretty",
     concurrency: number("N_JOBS_PER_WORKER", { min: 1, max: 1000, whole: true }),
+    graceSeconds: number("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", { min: 0, max: 3600 }),
+    traces: {
+      spool: choice("AEGRA_TRACES_SPOOL", spoolSchema.options),
+      directory: text("AEGRA_TRACES_DIR"),
+      maxMegabytes: number("AEGRA_TRACES_MAX_MB", { min: 1, max: 1_000_000 }),
+    },
     langfuse: {
       enabled,
       publicKey: text("LANGFUSE_PUBLIC_KEY"),
@@ -98,8 +114,86 @@ export function readEnvironment(env: Variables, problems: Problem[]): Environmen
       flushAt: tracing.number("LANGFUSE_FLUSH_AT", { min: 1, max: 100_000, whole: true }),
       flushIntervalMs: toMs(tracing.number("LANGFUSE_FLUSH_INTERVAL", { min: 0.001, max: 3600 })),
     },
+    otlp: targets.has("otlp") ? readOtlpTarget(reader) : undefined,
+    phoenix: targets.has("phoenix") ? readPhoenixTarget(reader) : undefined,
   };
 }
+
+const TARGETS = ["langfuse", "otlp", "phoenix"] as const;
+
+/** The targets of OTEL_TARGETS. */
+function readTargets(reader: Reader): Set<string> {
+  const names = (reader.text("OTEL_TARGETS") ?? "")
+    .split(",")
+    .map((name) => name.trim().toLowerCase())
+    .filter((name) => name !== "");
+  const unknown = names.filter((name) => !TARGETS.some((target) => target === name));
+  if (unknown.length > 0) {
+    reader.refuse(
+      "OTEL_TARGETS",
+      `names ${unknown.map((name) => `"${name}"`).join(", ")}, which is no target; there are ${TARGETS.join(", ")}`,
+    );
+  }
+  return new Set(names);
+}
+
+const OTLP = "OTEL_EXPORTER_OTLP";
+
+/** The variables of OpenTelemetry's specification; those for traces outrank those for all signals. */
+function readOtlpTarget(reader: Reader): OtlpTarget {
+  const { text, url } = reader;
+  const endpoint = url(`${OTLP}_ENDPOINT`, ["http:", "https:"]) ?? "http://localhost:4318";
+  const name = text(`${OTLP}_TRACES_PROTOCOL`) ? `${OTLP}_TRACES_PROTOCOL` : `${OTLP}_PROTOCOL`;
+  const protocol = text(name)?.toLowerCase() ?? "http/protobuf";
+  if (protocol === "grpc") {
+    reader.refuse(name, "is grpc, which is not spoken here; use http/protobuf or http/json");
+  } else if (protocol !== "http/protobuf" && protocol !== "http/json") {
+    reader.refuse(name, `must be http/protobuf or http/json, not "${protocol}"`);
+  }
+  const timeout = { min: 1, max: 3_600_000, whole: true };
+  return {
+    url:
+      url(`${OTLP}_TRACES_ENDPOINT`, ["http:", "https:"]) ??
+      `${endpoint.replace(/\/+$/u, "")}/v1/traces`,
+    protocol: protocol === "http/json" ? "http/json" : "http/protobuf",
+    headers: {
+      ...reader.pairs(`${OTLP}_HEADERS`),
+      ...reader.pairs(`${OTLP}_TRACES_HEADERS`),
+    },
+    resource: readResource(reader),
+    timeoutMs:
+      reader.number(`${OTLP}_TRACES_TIMEOUT`, timeout) ??
+      reader.number(`${OTLP}_TIMEOUT`, timeout) ??
+      10_000,
+  };
+}
+
+/** The variables of Phoenix's own clients. */
+function readPhoenixTarget(reader: Reader): OtlpTarget {
+  const endpoint =
+    reader.url("PHOENIX_COLLECTOR_ENDPOINT", ["http:", "https:"]) ?? "http://localhost:6006";
+  const key = reader.text("PHOENIX_API_KEY");
+  const project = reader.text("PHOENIX_PROJECT_NAME");
+  const base = endpoint.replace(/\/+$/u, "");
+  return {
+    url: base.endsWith("/v1/traces") ? base : `${base}/v1/traces`,
+    protocol: "http/protobuf",
+    headers: key === undefined ? {} : { authorization: `Bearer ${key}` },
+    resource: {
+      ...readResource(reader),
+      ...(project === undefined ? {} : { "openinference.project.name": project }),
+    },
+    timeoutMs: 10_000,
+  };
+}
+
+function readResource(reader: Reader): Record<string, string> {
+  const attributes = reader.pairs("OTEL_RESOURCE_ATTRIBUTES");
+  const name = reader.text("OTEL_SERVICE_NAME") ?? attributes["service.name"] ?? "aegra";
+  return { ...attributes, "service.name": name };
+}
+
+type Reader = ReturnType<typeof createReader>;
 
 /** Readers of single variables: `undefined` for an unset or empty one, a problem for a wrong one. */
 function createReader(env: Variables, problems: Problem[]) {
@@ -109,6 +203,23 @@ function createReader(env: Variables, problems: Problem[]) {
   };
   return {
     text,
+    refuse,
+    /** `a=1,b=2`, percent-encoded. The values are not repeated in the problem: they may be credentials. */
+    pairs: (name: string): Record<string, string> => {
+      const pairs: Record<string, string> = {};
+      for (const pair of (text(name) ?? "").split(",")) {
+        if (pair.trim() === "") continue;
+        const [key = "", ...rest] = pair.split("=");
+        try {
+          const value = decodeURIComponent(rest.join("=").trim());
+          if (key.trim() === "" || rest.length === 0) throw new URIError("no value");
+          pairs[decodeURIComponent(key.trim())] = value;
+        } catch {
+          refuse(name, "must look like name=value,other=value, with percent-encoded values");
+        }
+      }
+      return pairs;
+    },
     truth: (name: string): boolean | undefined => {
       const value = text(name)?.toLowerCase();
       if (value === undefined || value === "true" || value === "false")

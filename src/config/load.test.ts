@@ -269,6 +269,9 @@ describe("Langfuse", () => {
       flushIntervalMs: 500,
       headers: { "x-proxy": "1" },
       mask: { path: join(cwd, "mask.ts"), exportName: "mask" },
+      capture: { input: true, output: true },
+      route: undefined,
+      projects: {},
     });
   });
 
@@ -347,4 +350,118 @@ test("a reference is a path and an export", () => {
     exportName: "default",
   });
   expect(toModuleReference("x:/a.ts", base).exportName).toBe("default");
+});
+
+describe("tracing targets", () => {
+  const open = async (variables: Variables, file: object = {}): Promise<Config> => {
+    await write("aegra.json", { graphs, ...file });
+    return load(variables);
+  };
+
+  test("Langfuse is one, by either name, unless it is switched off", async () => {
+    expect((await open({})).langfuse.enabled).toBe(false);
+    expect((await open({ OTEL_TARGETS: "langfuse" })).langfuse.enabled).toBe(true);
+    expect((await open({ OTEL_TARGETS: "otlp", LANGFUSE_LOGGING: "true" })).langfuse.enabled).toBe(
+      true,
+    );
+    const both = { OTEL_TARGETS: "langfuse", LANGFUSE_LOGGING: "false" };
+    expect((await open(both)).langfuse.enabled).toBe(false);
+  });
+
+  test("OTLP goes by the variables of OpenTelemetry", async () => {
+    const plain = await open({ OTEL_TARGETS: " OTLP , " });
+    expect(plain.otlp).toEqual({
+      url: "http://localhost:4318/v1/traces",
+      protocol: "http/protobuf",
+      headers: {},
+      resource: { "service.name": "aegra" },
+      timeoutMs: 10_000,
+    });
+    expect(plain.phoenix).toBeUndefined();
+    const full = await open({
+      OTEL_TARGETS: "otlp",
+      OTEL_EXPORTER_OTLP_ENDPOINT: "https://otel.example/base/",
+      OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
+      OTEL_EXPORTER_OTLP_HEADERS: "api-key=a%20b, x-tenant=1=2",
+      OTEL_EXPORTER_OTLP_TIMEOUT: "500",
+      OTEL_SERVICE_NAME: "shop",
+      OTEL_RESOURCE_ATTRIBUTES: "service.name=other,deployment.environment.name=eu",
+    });
+    expect(full.otlp).toEqual({
+      url: "https://otel.example/base/v1/traces",
+      protocol: "http/json",
+      headers: { "api-key": "a b", "x-tenant": "1=2" },
+      resource: { "service.name": "shop", "deployment.environment.name": "eu" },
+      timeoutMs: 500,
+    });
+    const traces = await open({
+      OTEL_TARGETS: "otlp",
+      OTEL_EXPORTER_OTLP_ENDPOINT: "https://otel.example",
+      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "https://traces.example/in",
+    });
+    expect(traces.otlp?.url).toBe("https://traces.example/in");
+  });
+
+  test("Phoenix has its own, and gets no headers of another target's", async () => {
+    const { phoenix, otlp } = await open({
+      OTEL_TARGETS: "otlp,phoenix",
+      OTEL_EXPORTER_OTLP_HEADERS: "api-key=secret",
+      PHOENIX_COLLECTOR_ENDPOINT: "https://app.phoenix.example/s/space/",
+      PHOENIX_API_KEY: "px-1",
+      PHOENIX_PROJECT_NAME: "shop",
+    });
+    expect(phoenix).toMatchObject({
+      url: "https://app.phoenix.example/s/space/v1/traces",
+      headers: { authorization: "Bearer px-1" },
+      resource: { "service.name": "aegra", "openinference.project.name": "shop" },
+    });
+    expect(JSON.stringify(phoenix)).not.toContain("secret");
+    expect(JSON.stringify(otlp)).not.toContain("px-1");
+  });
+
+  test.each([
+    [{ OTEL_TARGETS: "langfuse,jaeger" }, '"jaeger"'],
+    [{ OTEL_TARGETS: "otlp", OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" }, "grpc"],
+    [{ OTEL_TARGETS: "otlp", OTEL_EXPORTER_OTLP_PROTOCOL: "thrift" }, "thrift"],
+    [{ OTEL_TARGETS: "otlp", OTEL_EXPORTER_OTLP_HEADERS: "sk-secret" }, "name=value"],
+    [{ OTEL_TARGETS: "otlp", OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4318" }, "http://"],
+  ])("refuses %j", async (variables, words) => {
+    const failure = await open(variables).catch((error: unknown) => String(error));
+    expect(failure).toContain(words);
+    expect(failure).not.toContain("sk-secret");
+  });
+
+  test("what is meant for a target that is off is nobody's business", async () => {
+    const foreign = { OTEL_EXPORTER_OTLP_PROTOCOL: "grpc", OTEL_EXPORTER_OTLP_HEADERS: "x" };
+    await expect(open(foreign)).resolves.toMatchObject({ otlp: undefined });
+  });
+});
+
+describe("several Langfuse projects", () => {
+  const projects = {
+    acme: { public_key: "${ACME_PK}", secret_key: "${ACME_SK}" },
+    other: { public_key: "${PK2}", secret_key: "${SK2}", host: "https://eu.example/" },
+  };
+  const on = { LANGFUSE_LOGGING: "true", LANGFUSE_HOST: "https://lf.example" };
+
+  test("take their keys from the environment, and the host where they name none", async () => {
+    await write("aegra.json", { graphs, langfuse: { projects, route: "./route.ts:choose" } });
+    const { langfuse } = await load({ ...on, ACME_PK: "p", ACME_SK: "s", PK2: "p2", SK2: "s2" });
+    expect(langfuse.projects).toEqual({
+      acme: { publicKey: "p", secretKey: "s", host: "https://lf.example" },
+      other: { publicKey: "p2", secretKey: "s2", host: "https://eu.example" },
+    });
+    expect(langfuse.route).toEqual({ path: join(cwd, "route.ts"), exportName: "choose" });
+  });
+
+  test("name the variable that is not set", async () => {
+    await write("aegra.json", { graphs, langfuse: { projects } });
+    await expect(load({ ...on, ACME_PK: "p" })).rejects.toThrow("ACME_SK, which is not set");
+  });
+
+  test("refuse a key that is written out", async () => {
+    const written = { acme: { public_key: "pk-lf-1", secret_key: "${ACME_SK}" } };
+    await write("aegra.json", { graphs, langfuse: { projects: written } });
+    await expect(load({ ...on })).rejects.toThrow("no secrets in this file");
+  });
 });

@@ -9,11 +9,14 @@ import type { Problem } from "./problems.ts";
 import { logLevelSchema } from "./schema.ts";
 import type {
   Config,
+  ConfigFile,
   Flags,
   GraphSpec,
   LangfuseConfig,
+  LangfuseProject,
   LogLevel,
   ModuleReference,
+  TracingConfig,
 } from "./schema.ts";
 
 export interface LoadConfigOptions {
@@ -32,6 +35,7 @@ export interface LoadConfigOptions {
 }
 
 const DEFAULT_PORT = 2024;
+const DEFAULT_GRACE_SECONDS = { dev: 2, start: 20 } as const;
 const DEFAULT_LANGFUSE_HOST = "https://cloud.langfuse.com";
 
 /**
@@ -66,10 +70,15 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
   }
   const flags = readFlags(options.flags ?? {}, problems);
   const databaseUrl = environment.databaseUrl ?? readDatabaseUrl(file, problems);
+  const langfuse = toLangfuse(environment.langfuse, file, { env, problems });
   if (problems.length > 0) throw toStartupError(problems);
 
   const values = file?.values ?? {};
   const base = file ? dirname(file.path) : cwd;
+  const dataDir =
+    toDataDir(environment.dataDir, cwd) ??
+    toDataDir(values.database?.data_dir, base) ??
+    resolve(cwd, ".aegra");
   const port = flags.port ?? environment.port ?? values.port;
   return {
     cwd,
@@ -98,17 +107,28 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
     checkpointer: values.checkpointer ?? {},
     database: {
       url: databaseUrl,
-      dataDir:
-        toDataDir(environment.dataDir, cwd) ??
-        toDataDir(values.database?.data_dir, base) ??
-        resolve(cwd, ".aegra"),
+      dataDir,
     },
-    langfuse: toLangfuse(environment.langfuse, values.langfuse, base),
+    langfuse,
+    otlp: environment.otlp,
+    phoenix: environment.phoenix,
+    metrics: { enabled: values.metrics?.enabled ?? true },
+    tracing: {
+      ...toTracing(environment.traces, values.tracing, { cwd, base, dataDir }),
+      traceparent: values.tracing?.traceparent ?? "link",
+    },
     log: {
       level: flags.logLevel ?? environment.logLevel ?? values.log?.level ?? "info",
       pretty: environment.logPretty ?? values.log?.pretty ?? options.terminal ?? false,
     },
-    workers: { concurrency: environment.concurrency ?? values.workers?.concurrency ?? 10 },
+    workers: {
+      concurrency: environment.concurrency ?? values.workers?.concurrency ?? 10,
+      graceMs:
+        1000 *
+        (environment.graceSeconds ??
+          values.workers?.grace_seconds ??
+          DEFAULT_GRACE_SECONDS[options.mode]),
+    },
     warnings: file?.warnings ?? [],
   };
 }
@@ -229,16 +249,86 @@ function readFlags(
   return { host, port, logLevel };
 }
 
+const MEGABYTE = 1_024 * 1_024;
+
+/** Traces wait beside the other local files; where those are in memory, so are they. */
+function toTracing(
+  environment: EnvironmentValues["traces"],
+  file: ConfigFile["tracing"] = {},
+  folders: { cwd: string; base: string; dataDir: string },
+): Omit<TracingConfig, "traceparent"> {
+  const asked =
+    environment.directory === undefined
+      ? file.directory && resolve(folders.base, file.directory)
+      : resolve(folders.cwd, environment.directory);
+  const nowhere = asked === undefined && folders.dataDir === "memory://";
+  return {
+    spool: environment.spool ?? file.spool ?? (nowhere ? "memory" : "disk"),
+    directory:
+      asked ??
+      resolve(nowhere ? folders.cwd : folders.dataDir, nowhere ? ".aegra/traces" : "traces"),
+    maxBytes: Math.round((environment.maxMegabytes ?? file.max_megabytes ?? 2_048) * MEGABYTE),
+    maxAgeMs: Math.round((file.max_age_hours ?? 7 * 24) * 3_600_000),
+    maxRecordBytes: Math.round((file.max_record_megabytes ?? 16) * MEGABYTE),
+    fsync: file.fsync ?? false,
+  };
+}
+
 function toLangfuse(
   environment: EnvironmentValues["langfuse"],
-  file: { mask?: string | undefined; headers?: Record<string, string> | undefined } | undefined,
-  base: string,
+  file: ReadConfigFile | undefined,
+  context: { env: Variables; problems: Problem[] },
 ): LangfuseConfig {
+  const values = file?.values.langfuse ?? {};
+  const base = dirname(file?.path ?? "");
+  const host = (environment.host ?? DEFAULT_LANGFUSE_HOST).replace(/\/+$/u, "");
   return {
     ...environment,
-    host: (environment.host ?? DEFAULT_LANGFUSE_HOST).replace(/\/+$/u, ""),
+    host,
     sampleRate: environment.sampleRate ?? 1,
-    headers: file?.headers ?? {},
-    mask: file?.mask === undefined ? undefined : toModuleReference(file.mask, base),
+    headers: values.headers ?? {},
+    mask: values.mask === undefined ? undefined : toModuleReference(values.mask, base),
+    capture: { input: values.capture?.input ?? true, output: values.capture?.output ?? true },
+    route: values.route === undefined ? undefined : toModuleReference(values.route, base),
+    projects: environment.enabled && file ? toProjects(file, host, context) : {},
   };
+}
+
+/** The further projects, with their keys looked up. A variable that is not set is a problem. */
+function toProjects(
+  file: ReadConfigFile,
+  defaultHost: string,
+  { env, problems }: { env: Variables; problems: Problem[] },
+): Record<string, LangfuseProject> {
+  const projects: Record<string, LangfuseProject> = {};
+  for (const [name, project] of Object.entries(file.values.langfuse?.projects ?? {})) {
+    const resolve = (key: "public_key" | "secret_key" | "host"): string => {
+      const value = project[key] ?? "";
+      const [, variable] = /^\$\{([A-Za-z_]\w*)\}$/u.exec(value) ?? [];
+      if (variable === undefined) return value;
+      const found = env[variable]?.trim() ?? "";
+      if (found === "") {
+        problems.push({
+          source: file.path,
+          key: `langfuse.projects.${name}.${key}`,
+          message: `names the variable ${variable}, which is not set`,
+        });
+      }
+      return found;
+    };
+    const host = project.host === undefined ? defaultHost : resolve("host");
+    if (host !== "" && !/^https?:\/\//u.test(host)) {
+      problems.push({
+        source: file.path,
+        key: `langfuse.projects.${name}.host`,
+        message: "must be a URL that begins with http:// or https://",
+      });
+    }
+    projects[name] = {
+      publicKey: resolve("public_key"),
+      secretKey: resolve("secret_key"),
+      host: host.replace(/\/+$/u, ""),
+    };
+  }
+  return projects;
 }

@@ -59,6 +59,21 @@ const checkpointerSchema = z.strictObject({
     .optional(),
 });
 
+/** `"${NAME}"`: the value of an environment variable. */
+const variableReference = z
+  .string()
+  .regex(
+    /^\$\{[A-Za-z_]\w*\}$/u,
+    'must be "${NAME}", a variable of the environment: no secrets in this file',
+  );
+
+/** Keys of one more Langfuse project. `host` may be written out; it is no secret. */
+const langfuseProject = z.strictObject({
+  public_key: variableReference,
+  secret_key: variableReference,
+  host: text.optional(),
+});
+
 /** pino's levels. */
 export const logLevelSchema = z.enum([
   "trace",
@@ -69,6 +84,9 @@ export const logLevelSchema = z.enum([
   "fatal",
   "silent",
 ]);
+
+/** Where traces wait until their target has them. */
+export const spoolSchema = z.enum(["disk", "memory"]);
 
 /** The keys of the config file that are read. Keys of the format that are not are in `unsupported.ts`. */
 export const fileSchema = z.strictObject({
@@ -98,13 +116,35 @@ export const fileSchema = z.strictObject({
   log: z
     .strictObject({ level: logLevelSchema.optional(), pretty: z.boolean().optional() })
     .optional(),
-  workers: z.strictObject({ concurrency: z.int().min(1).max(1000).optional() }).optional(),
+  workers: z
+    .strictObject({
+      concurrency: z.int().min(1).max(1000).optional(),
+      grace_seconds: z.number().min(0).max(3600).optional(),
+    })
+    .optional(),
+  tracing: z
+    .strictObject({
+      traceparent: z.enum(["link", "parent"]).optional(),
+      spool: spoolSchema.optional(),
+      directory: text.optional(),
+      max_megabytes: z.number().min(1).optional(),
+      max_age_hours: z.number().positive().optional(),
+      max_record_megabytes: z.number().positive().max(512).optional(),
+      fsync: z.boolean().optional(),
+    })
+    .optional(),
   langfuse: z
     .strictObject({
       mask: moduleReference.optional(),
       headers: z.record(z.string(), z.string()).optional(),
+      capture: z
+        .strictObject({ input: z.boolean().optional(), output: z.boolean().optional() })
+        .optional(),
+      route: moduleReference.optional(),
+      projects: z.record(text, langfuseProject).optional(),
     })
     .optional(),
+  metrics: z.strictObject({ enabled: z.boolean().optional() }).optional(),
 });
 
 /** A config file after validation. */
@@ -150,6 +190,49 @@ export interface LangfuseConfig {
   /** Sent with every request to Langfuse, such as those a proxy wants. */
   headers: Record<string, string>;
   mask: ModuleReference | undefined;
+  /** What content is sent; both unless switched off. */
+  capture?: { input: boolean; output: boolean } | undefined;
+  /** Chooses one of `projects` for a run. */
+  route?: ModuleReference | undefined;
+  /** Further projects, by name. */
+  projects?: Record<string, LangfuseProject> | undefined;
+}
+
+/** Where one further Langfuse project is. */
+export interface LangfuseProject {
+  publicKey: string;
+  secretKey: string;
+  /** Without a trailing slash. */
+  host: string;
+}
+
+/** An OTLP backend that gets every trace too. */
+export interface OtlpTarget {
+  /** Where traces are posted, path included. */
+  url: string;
+  protocol: "http/protobuf" | "http/json";
+  /** Sent with every request to this target, and to no other. */
+  headers: Record<string, string>;
+  /** Attributes of the OpenTelemetry resource, `service.name` among them. */
+  resource: Record<string, string>;
+  timeoutMs: number;
+}
+
+/** Where traces wait until their target has them, and how much may wait. */
+export interface TracingConfig {
+  /** What an incoming `traceparent` does: it is noted (the default), or the run joins that trace. */
+  traceparent?: "link" | "parent" | undefined;
+  /** `memory`: what waits is lost when the process ends. */
+  spool: "disk" | "memory";
+  /** The folder of the spool, absolute. */
+  directory: string;
+  /** What may wait on disk per process and target; past it the oldest traces go. */
+  maxBytes: number;
+  maxAgeMs: number;
+  /** A larger span is given up. */
+  maxRecordBytes: number;
+  /** Waits for the disk after every write: safe against power loss, and slower. */
+  fsync: boolean;
 }
 
 /** Everything the server needs to know, resolved: defaults < file < environment < flags. */
@@ -176,9 +259,20 @@ export interface Config {
     dataDir: string;
   };
   langfuse: LangfuseConfig;
+  /** Any OTLP backend; `undefined` where there is no such target. */
+  otlp?: OtlpTarget | undefined;
+  /** Arize Phoenix; `undefined` where it is no target. */
+  phoenix?: OtlpTarget | undefined;
+  tracing: TracingConfig;
+  /** Whether `GET /metrics` is served. */
+  metrics?: { enabled: boolean } | undefined;
   log: { level: LogLevel; pretty: boolean };
-  /** Runs executed at the same time by this process. */
-  workers: { concurrency: number };
+  workers: {
+    /** Runs executed at the same time by this process. */
+    concurrency: number;
+    /** How long runs may take to finish when the server is asked to stop. */
+    graceMs: number;
+  };
   /** Sentences for a person: options that have no effect. */
   warnings: string[];
 }

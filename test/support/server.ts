@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { pino, type Logger } from "pino";
 import { vi } from "vitest";
@@ -51,8 +52,16 @@ export function testConfig(
       headers: {},
       mask: undefined,
     },
+    tracing: {
+      spool: "disk",
+      directory: join(database.dataDir, "traces"),
+      maxBytes: 256 * 1_024 * 1_024,
+      maxAgeMs: 3_600_000,
+      maxRecordBytes: 16 * 1_024 * 1_024,
+      fsync: false,
+    },
     log: { level: "silent", pretty: false },
-    workers: { concurrency: 10 },
+    workers: { concurrency: 10, graceMs: 0 },
     warnings: [],
     ...overrides,
   };
