@@ -46,7 +46,7 @@ describe("the official dev server and this one", () => {
     const graphs = createGraphRegistry(await loadGraphs(specs, { cwd: project.dir }));
     expect(graphs.failures()).toEqual([]);
     const { url } = await startServer(databases, graphs, {
-      config: { workers: { concurrency: RUNS_AT_ONCE } },
+      config: { workers: { concurrency: RUNS_AT_ONCE, graceMs: 0 } },
     });
     return url;
   }
