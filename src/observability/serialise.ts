@@ -205,7 +205,8 @@ class Writer {
 
   #functionName(value: unknown): string {
     try {
-      return `<function ${String((value as { name?: unknown }).name ?? "")}>`.replace(" >", ">");
+      const { name } = value as { name?: unknown };
+      return typeof name === "string" && name !== "" ? `<function ${name}>` : "<function>";
     } catch {
       return "<function>";
     }
@@ -283,9 +284,6 @@ function plainForm(value: object): { plain: unknown } | undefined {
   if (value instanceof RegExp || value instanceof URL) return { plain: String(value) };
   if (value instanceof Promise) return { plain: "<Promise>" };
   if (value instanceof WeakMap || value instanceof WeakSet) return { plain: "<weak collection>" };
-  if (value instanceof String || value instanceof Number || value instanceof Boolean) {
-    return { plain: value.valueOf() };
-  }
   const toJson = (value as { toJSON?: unknown }).toJSON;
   if (typeof toJson !== "function") return undefined;
   const plain: unknown = toJson.call(value);

@@ -182,7 +182,7 @@ test("structured output", async () => {
   });
   const graph = single(async (_state, config) => {
     const answer = await model.invoke("Which city?", config);
-    return { notes: [JSON.parse(String(answer.content)).city] };
+    return { notes: [(JSON.parse(answer.text) as { city: string }).city] };
   });
   const { text, expected } = await bench.trace("structured-output", graph, { input: { count: 0 } });
   expect(text).toBe(expected);

@@ -54,11 +54,11 @@ function draw(
   const { options } = tree;
   const { attributes } = span;
   const level = attributes["langfuse.observation.level"] ?? "DEFAULT";
-  const step = attributes["langfuse.observation.metadata.langgraph_step"];
+  const stepNumber = attributes["langfuse.observation.metadata.langgraph_step"];
   lines.push(
     [
       `${indent}${String(attributes["langfuse.observation.type"])} ${span.name}`,
-      ...(step === undefined ? [] : [`#${String(step)}`]),
+      ...(stepNumber === undefined ? [] : [`#${String(stepNumber)}`]),
       ...(level === "DEFAULT" ? [] : [String(level)]),
     ].join(" "),
   );
@@ -108,9 +108,11 @@ function asList(value: AttributeValue | undefined): string[] {
   return Array.isArray(value) ? value.map(String) : [];
 }
 
+function step(span: ReceivedSpan): number {
+  return Number(span.attributes["langfuse.observation.metadata.langgraph_step"] ?? 0);
+}
+
 function order(left: ReceivedSpan, right: ReceivedSpan): number {
-  const step = (span: ReceivedSpan): number =>
-    Number(span.attributes["langfuse.observation.metadata.langgraph_step"] ?? 0);
   if (step(left) !== step(right)) return step(left) - step(right);
   if (left.startNs !== right.startNs) return left.startNs < right.startNs ? -1 : 1;
   return left.name.localeCompare(right.name);

@@ -45,7 +45,11 @@ export function isMessage(value: unknown): value is MessageLike {
 export function toChatMessage(message: MessageLike): ChatMessage {
   const type = message.getType?.() ?? message._getType?.() ?? "unknown";
   const role =
-    type === "generic" || type === "chat" ? String(message.role ?? "user") : (ROLES[type] ?? type);
+    type === "generic" || type === "chat"
+      ? typeof message.role === "string"
+        ? message.role
+        : "user"
+      : (ROLES[type] ?? type);
   const calls = toolCalls(message);
   return {
     role,
