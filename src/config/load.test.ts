@@ -7,6 +7,7 @@ import { ServerError } from "../errors.ts";
 import type { Variables } from "./env.ts";
 import { loadConfig, toModuleReference } from "./load.ts";
 import type { LoadConfigOptions } from "./load.ts";
+import type { Config } from "./schema.ts";
 
 let cwd: string;
 
