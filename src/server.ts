@@ -18,6 +18,7 @@ import { createGraphRegistry, type GraphRegistry } from "./graphs/registry.ts";
 import { createApp } from "./http/app.ts";
 import { listen } from "./http/listen.ts";
 import { loadConfigured, loadFunction } from "./modules/function.ts";
+import type { SpoolOptions } from "./observability/delivery/spooled-sender.ts";
 import type { Mask } from "./observability/langfuse/config.ts";
 import { loadLangfuseObserver } from "./observability/langfuse/observer.ts";
 import type { Logger } from "./observability/log.ts";
@@ -260,9 +261,19 @@ async function openObserver(
     langfuse.enabled && reference
       ? ((await loadFunction(reference, { cwd: config.cwd, option: "langfuse.mask" })) as Mask)
       : undefined;
-  const observer = await loadLangfuseObserver({ ...langfuse, mask, version: undefined }, { log });
+  const observer = await loadLangfuseObserver(
+    { ...langfuse, mask, version: undefined },
+    { log, spool: toSpool(config) },
+  );
   closers.push(() => observer.shutdown(1_000));
   return observer;
+}
+
+/** Where traces wait on disk; `undefined` where they wait in memory. */
+function toSpool({ tracing }: Config): SpoolOptions | undefined {
+  if (tracing.spool === "memory") return undefined;
+  const { directory: folder, fsync, maxBytes, maxAgeMs, maxRecordBytes } = tracing;
+  return { folder, fsync, limits: { maxBytes, maxAgeMs, maxRecordBytes } };
 }
 
 /** The store's options, with the function that makes its vectors. */

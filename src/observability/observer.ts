@@ -92,8 +92,15 @@ export interface RunObservation {
   readonly metadata: Readonly<Record<string, unknown>>;
   /** Runs `work` in the run's own tracing context. */
   within<T>(work: () => T): T;
+  /** Told when the run has given its first event: a token, an update, values. Later calls do nothing. */
+  firstEvent?(): void;
   /** Ends the root and every observation still open. Later calls do nothing. */
   end(outcome: RunOutcome): void;
+  /**
+   * Resolves when what was observed so far outlives this process, where traces wait on disk; after a quarter of a
+   * second whatever happens. Never rejects.
+   */
+  recorded?(): Promise<void>;
 }
 
 /** A judgement on a run, such as a thumbs up. */
@@ -122,9 +129,33 @@ export interface ObserverStatus {
   message: string;
   /** Where traces go; no credentials. */
   host: string | undefined;
+  /** Whether judgements of runs become scores there. */
+  scores?: boolean;
   /** Spans made, delivered, waiting and given up since the start. */
   spans: { made: number; sent: number; pending: number; dropped: number };
   last_error: string | undefined;
+  /** How delivery goes, where there is any. */
+  delivery?: DeliveryStatus;
+}
+
+/** How delivery to one target goes; counts are since the start of the process. */
+export interface DeliveryStatus {
+  /** Where spans wait: files that outlive the process, or memory. */
+  spool: "disk" | "memory";
+  pending_bytes: number;
+  /** Age of the oldest span that waits, in milliseconds. */
+  oldest_ms: number | undefined;
+  last_success_at: string | undefined;
+  last_error_at: string | undefined;
+  /** Spans put into a further request. */
+  retried: number;
+  /** Spans the target will not take, kept in files. They count as dropped too. */
+  dead_lettered: number;
+  /** Spans of another process that was killed or stopped. */
+  adopted: number;
+  /** Files of a killed process that ended in half a span, or could not be read. */
+  torn: number;
+  scores: { made: number; sent: number; pending: number; dropped: number };
 }
 
 /**

@@ -1,4 +1,11 @@
-import type { EncodedSpan, SpanBatch, SpanCounts, SpanSink, SpanStore } from "./span-sink.ts";
+import type {
+  DeliveryRecord,
+  RecordBatch,
+  RecordSink,
+  RecordStore,
+  SpanCounts,
+  StoredRecord,
+} from "./record.ts";
 import type { Delivery, Transport } from "./transport.ts";
 
 /**
@@ -13,11 +20,13 @@ import type { Delivery, Transport } from "./transport.ts";
 export type DeliveryState = "idle" | "up" | "down" | "refused";
 
 export interface SenderOptions {
-  store: SpanStore;
+  store: RecordStore;
   transport: Transport;
-  /** Puts the protocol's frame around encoded spans. */
-  encode: (spans: readonly Uint8Array[]) => Buffer;
+  /** Puts the protocol's frame around encoded records. */
+  encode: (records: readonly Uint8Array[]) => Buffer;
+  /** Records that make a batch worth sending at once, and the most of one request. */
   flushAt: number;
+  /** The longest a record waits for company. */
   flushIntervalMs: number;
   /** Uncompressed bytes of one request. Default 3 MB: proxies in front of self-hosts often allow 1 MB compressed. */
   maxBatchBytes?: number;
@@ -27,16 +36,32 @@ export interface SenderOptions {
   backoffMs?: { first: number; longest: number };
   /** Heard once for every change of state. */
   onState: (state: DeliveryState, message: string) => void;
-  /** A span the server will not take, whatever is around it. */
-  onRefusedSpan: (span: EncodedSpan, message: string) => void;
-  /** Spans the server says it left out of a request it accepted. */
+  /** A record the server will not take, whatever is around it; `kept` if it is in a dead-letter file. */
+  onRefused: (record: DeliveryRecord, message: string, kept: boolean) => void;
+  /** Records the server says it left out of a request it accepted. */
   onPartial: (rejected: number, message: string) => void;
 }
 
-/** Sends what its store holds, in the background. */
-export interface Sender extends SpanSink {
+/** How delivery went since the start. */
+export interface SenderReport {
+  state: DeliveryState;
+  lastError: string | undefined;
+  /** Milliseconds since 1970. */
+  lastErrorAt: number | undefined;
+  lastSuccessAt: number | undefined;
+  /** Records put into a further request. */
+  retried: number;
+  deadLettered: number;
+}
+
+/** Sends what its store holds, in the background. It closes the store. */
+export interface Sender extends RecordSink {
   readonly state: DeliveryState;
   readonly lastError: string | undefined;
+  readonly store: RecordStore;
+  report(): SenderReport;
+  /** Looks at the store again, which has got more than was put here. */
+  wake(): void;
 }
 
 export function createSender(options: SenderOptions): Sender {
@@ -44,47 +69,89 @@ export function createSender(options: SenderOptions): Sender {
 }
 
 const DEFAULT_BATCH_BYTES = 3 * 1_024 * 1_024;
+/** The longest a run waits for its records to be written. */
+const RECORDED_MS = 250;
+const STORE_CLOSE_MS = 2_000;
+/** How soon to look again where a store has records that cannot be taken yet. */
+const LOOK_AGAIN_MS = 50;
+/** A server that refuses this many single records on end refuses everything: that is an outage, not bad records. */
+const REFUSED_ON_END = 10;
 
 class BackgroundSender implements Sender {
+  readonly store: RecordStore;
   readonly #options: SenderOptions;
   readonly #backoff: { first: number; longest: number };
   readonly #idle = new Set<() => void>();
+  readonly #stop = new AbortController();
+  readonly #tried = new WeakSet<StoredRecord>();
   #timer: NodeJS.Timeout | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
   #notBefore = 0;
   #askedToWaitUntil = 0;
   #failures = 0;
   #inFlight = 0;
-  #made = 0;
+  #pumping = false;
+  #put = 0;
   #sent = 0;
   #refused = 0;
-  #closed = false;
+  #refusedOnEnd = 0;
+  #retried = 0;
+  #deadLettered = 0;
+  #lastErrorAt: number | undefined;
+  #lastSuccessAt: number | undefined;
+  #closing: Promise<void> | undefined;
   #flushing = 0;
   state: DeliveryState = "idle";
   lastError: string | undefined;
 
   constructor(options: SenderOptions) {
     this.#options = options;
+    this.store = options.store;
     this.#backoff = options.backoffMs ?? { first: 500, longest: 30_000 };
   }
 
-  put(span: EncodedSpan): void {
-    this.#made += 1;
-    if (this.#closed) {
+  put(record: DeliveryRecord): void {
+    this.#put += 1;
+    if (this.#closing !== undefined) {
       this.#refused += 1;
       return;
     }
-    this.#options.store.add(span);
-    const full = this.#options.store.waiting >= this.#options.flushAt;
+    this.store.add(record);
+    const full = this.store.waiting >= this.#options.flushAt;
     this.#wakeAt(Date.now() + (full ? 0 : this.#options.flushIntervalMs));
   }
 
   counts(): SpanCounts {
-    const { pending, dropped } = this.#options.store;
-    return { made: this.#made, sent: this.#sent, pending, dropped: dropped + this.#refused };
+    const { counts, pending } = this.store;
+    return {
+      made: this.#put + counts.adopted,
+      sent: this.#sent,
+      pending: pending.records,
+      dropped: counts.dropped + this.#refused,
+    };
+  }
+
+  report(): SenderReport {
+    return {
+      state: this.state,
+      lastError: this.lastError,
+      lastErrorAt: this.#lastErrorAt,
+      lastSuccessAt: this.#lastSuccessAt,
+      retried: this.#retried,
+      deadLettered: this.#deadLettered,
+    };
+  }
+
+  wake(): void {
+    this.#wakeAt(Date.now());
+  }
+
+  recorded(): Promise<void> {
+    return within(RECORDED_MS, this.store.recorded());
   }
 
   async flush(timeoutMs: number): Promise<boolean> {
+    await within(timeoutMs, this.store.recorded());
     if (this.#isEmpty()) return true;
     this.#flushing += 1;
     // A flush is worth one try at once; only what the server itself asked for is waited out.
@@ -104,78 +171,77 @@ class BackgroundSender implements Sender {
     return this.#isEmpty();
   }
 
-  async close(timeoutMs: number): Promise<void> {
-    if (this.#closed) return;
-    await this.flush(timeoutMs);
-    this.#closed = true;
-    clearTimeout(this.#timer);
-    const left = this.#options.store.pending;
-    this.#refused += this.#giveUpRest();
-    if (left > 0) this.lastError ??= "stopped before everything was sent";
+  close(timeoutMs: number): Promise<void> {
+    this.#closing ??= this.#close(timeoutMs);
+    return this.#closing;
   }
 
-  /** Spans that were still waiting become losses with a number; those in flight may have arrived. */
-  #giveUpRest(): number {
-    let lost = 0;
-    for (;;) {
-      const batch = this.#options.store.take({
-        maxSpans: 10_000,
-        maxBytes: Number.POSITIVE_INFINITY,
-      });
-      if (batch === undefined) return lost;
-      lost += batch.spans.length;
-      batch.settle([]);
-    }
+  async #close(timeoutMs: number): Promise<void> {
+    await this.flush(timeoutMs);
+    clearTimeout(this.#timer);
+    this.#timerAt = Number.NEGATIVE_INFINITY;
+    this.#stop.abort();
+    if (this.store.pending.records > 0) this.lastError ??= "stopped before everything was sent";
+    await within(STORE_CLOSE_MS, this.store.close());
   }
 
   #isEmpty(): boolean {
-    return this.#options.store.pending === 0;
+    return this.store.pending.records === 0;
   }
 
   #wakeAt(time: number): void {
     const due = Math.max(time, this.#notBefore);
-    if (this.#closed || due >= this.#timerAt) return;
+    if (this.#stop.signal.aborted || due >= this.#timerAt) return;
     clearTimeout(this.#timer);
     this.#timerAt = due;
     this.#timer = setTimeout(
       () => {
         this.#timerAt = Number.POSITIVE_INFINITY;
-        this.#pump();
+        void this.#pump();
       },
       Math.max(0, Math.ceil(due - Date.now())),
     );
-    // A process with nothing else to do still delivers its spans, but does not live on for a dead server.
+    // A process with nothing else to do still delivers its records, but does not live on for a dead server.
     if (this.state === "down" || this.state === "refused") this.#timer.unref();
   }
 
-  #pump(): void {
+  async #pump(): Promise<void> {
+    if (this.#pumping) return;
     // Timers may fire a moment early.
     if (Date.now() < this.#notBefore) {
       this.#wakeAt(this.#notBefore);
       return;
     }
-    const healthy = this.state === "up" || this.state === "idle";
-    const most = healthy ? (this.#options.maxInFlight ?? 4) : 1;
-    while (this.#inFlight < most && !this.#closed) {
-      const batch = this.#options.store.take({
-        maxSpans: this.#options.flushAt,
-        maxBytes: this.#options.maxBatchBytes ?? DEFAULT_BATCH_BYTES,
-      });
-      if (batch === undefined) break;
-      this.#inFlight += 1;
-      void this.#deliver(batch);
+    this.#pumping = true;
+    try {
+      while (this.#inFlight < this.#mostInFlight() && !this.#stop.signal.aborted) {
+        const batch = await this.store.take({
+          maxRecords: this.#options.flushAt,
+          maxBytes: this.#options.maxBatchBytes ?? DEFAULT_BATCH_BYTES,
+        });
+        if (batch === undefined) break;
+        this.#inFlight += 1;
+        void this.#deliver(batch);
+      }
+    } finally {
+      this.#pumping = false;
     }
+    this.#settleIdle();
+    if (this.#inFlight === 0 && this.store.waiting > 0) this.#wakeAt(Date.now() + LOOK_AGAIN_MS);
   }
 
-  async #deliver(batch: SpanBatch): Promise<void> {
-    const left = await this.#send(batch.spans);
+  #mostInFlight(): number {
+    if (Date.now() < this.#notBefore) return 0;
+    const healthy = this.state === "up" || this.state === "idle";
+    return healthy ? (this.#options.maxInFlight ?? 4) : 1;
+  }
+
+  async #deliver(batch: RecordBatch): Promise<void> {
+    const left = await this.#send(batch.records);
     batch.settle(left);
     this.#inFlight -= 1;
-    if (this.#isEmpty()) {
-      for (const settle of this.#idle) settle();
-      return;
-    }
-    const { waiting } = this.#options.store;
+    if (this.#settleIdle()) return;
+    const { waiting } = this.store;
     const soon =
       this.#flushing > 0 ||
       waiting >= this.#options.flushAt ||
@@ -184,54 +250,84 @@ class BackgroundSender implements Sender {
     if (waiting > 0) this.#wakeAt(Date.now() + (soon ? 0 : this.#options.flushIntervalMs));
   }
 
-  /** The spans that have to be sent again. Splits what the server cannot take, down to the guilty span. */
-  async #send(spans: readonly EncodedSpan[]): Promise<readonly EncodedSpan[]> {
+  #settleIdle(): boolean {
+    if (!this.#isEmpty()) return false;
+    for (const settle of this.#idle) settle();
+    return true;
+  }
+
+  /** The records that have to be sent again. Splits what the server cannot take, down to the guilty record. */
+  async #send(records: readonly StoredRecord[]): Promise<readonly StoredRecord[]> {
+    if (this.#stop.signal.aborted) return records;
+    for (const record of records) {
+      if (this.#tried.has(record)) this.#retried += 1;
+      else this.#tried.add(record);
+    }
     const answer = await this.#options.transport(
-      this.#options.encode(spans.map((span) => span.bytes)),
+      this.#options.encode(records.map((record) => record.bytes)),
+      this.#stop.signal,
     );
     switch (answer.kind) {
       case "delivered":
-        this.#onDelivered(spans.length, answer);
+        this.#onDelivered(records.length, answer);
         return [];
       case "retry":
-        this.#onRetry(answer);
-        return spans;
+        if (!this.#stop.signal.aborted) this.#onRetry(answer);
+        return records;
       case "unacceptable":
-        return this.#split(spans, answer.message);
+        return this.#split(records, answer.message);
     }
   }
 
-  async #split(spans: readonly EncodedSpan[], message: string): Promise<readonly EncodedSpan[]> {
-    const [only] = spans;
+  async #split(
+    records: readonly StoredRecord[],
+    message: string,
+  ): Promise<readonly StoredRecord[]> {
+    const [only] = records;
     if (only === undefined) return [];
-    if (spans.length === 1) {
-      this.#refused += 1;
-      this.lastError = message;
-      this.#options.onRefusedSpan(only, message);
-      return [];
-    }
-    const middle = Math.ceil(spans.length / 2);
-    const left = await this.#send(spans.slice(0, middle));
+    if (records.length === 1) return this.#refuse(only, message);
+    const middle = Math.ceil(records.length / 2);
+    const left = await this.#send(records.slice(0, middle));
     // Where one half has to wait the other half waits too: it would only fail as well.
-    return left.length > 0 ? [...left, ...spans.slice(middle)] : this.#send(spans.slice(middle));
+    return left.length > 0
+      ? [...left, ...records.slice(middle)]
+      : this.#send(records.slice(middle));
   }
 
-  #onDelivered(spans: number, answer: Extract<Delivery, { kind: "delivered" }>): void {
-    const rejected = Math.min(answer.rejected, spans);
-    this.#sent += spans - rejected;
+  async #refuse(record: StoredRecord, message: string): Promise<readonly StoredRecord[]> {
+    this.#fail(message);
+    this.#refusedOnEnd += 1;
+    if (this.#refusedOnEnd > REFUSED_ON_END) {
+      this.#refusedOnEnd = 0;
+      this.#onRetry({ kind: "retry", afterMs: undefined, refused: false, message });
+      return [record];
+    }
+    const kept = await this.store.bury(record, message);
+    this.#refused += 1;
+    if (kept) this.#deadLettered += 1;
+    this.#options.onRefused(record, message, kept);
+    return [];
+  }
+
+  #onDelivered(records: number, answer: Extract<Delivery, { kind: "delivered" }>): void {
+    const rejected = Math.min(answer.rejected, records);
+    this.#sent += records - rejected;
     this.#refused += rejected;
     if (rejected > 0) this.#options.onPartial(rejected, answer.message);
+    this.#lastSuccessAt = Date.now();
     this.#failures = 0;
+    this.#refusedOnEnd = 0;
     this.#notBefore = 0;
     this.#change("up", "");
   }
 
   #onRetry(answer: Extract<Delivery, { kind: "retry" }>): void {
-    this.lastError = answer.message;
-    this.#failures += 1;
+    this.#fail(answer.message);
+    // Requests that were under way together fail together: that is one failure.
+    if (Date.now() >= this.#notBefore) this.#failures += 1;
     const longest = Math.min(
       this.#backoff.longest,
-      this.#backoff.first * 2 ** Math.min(this.#failures - 1, 20),
+      this.#backoff.first * 2 ** Math.min(Math.max(0, this.#failures - 1), 20),
     );
     // Half of the wait is random, so that many servers do not return at the same moment.
     const jittered = longest / 2 + Math.random() * (longest / 2);
@@ -240,9 +336,25 @@ class BackgroundSender implements Sender {
     this.#change(answer.refused ? "refused" : "down", answer.message);
   }
 
+  #fail(message: string): void {
+    this.lastError = message;
+    this.#lastErrorAt = Date.now();
+  }
+
   #change(state: DeliveryState, message: string): void {
     if (this.state === state) return;
     this.state = state;
     this.#options.onState(state, message);
   }
+}
+
+/** Resolves when `work` is done, or after `ms`. */
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    void work.finally(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }

@@ -15,25 +15,28 @@ export interface TransportOptions {
   url: string;
   headers: Readonly<Record<string, string>>;
   timeoutMs: number;
+  contentType: "application/x-protobuf" | "application/json";
 }
 
-/** Sends one encoded request, gzipped. Never rejects. */
-export type Transport = (body: Buffer) => Promise<Delivery>;
+/** Sends one encoded request, gzipped; `signal` gives it up. Never rejects. */
+export type Transport = (body: Buffer, signal: AbortSignal) => Promise<Delivery>;
 
 /** A transport over HTTP(S), with keep-alive. It reads no environment variable and follows no redirect. */
 export function createHttpTransport(options: TransportOptions): Transport {
-  return async (body) => {
+  const compressOne = oneAtATime();
+  return async (body, stopped) => {
     try {
+      const compressed = await compressOne(body);
       const response = await fetch(options.url, {
         method: "POST",
         headers: {
           ...options.headers,
-          "content-type": "application/x-protobuf",
+          "content-type": options.contentType,
           "content-encoding": "gzip",
         },
-        body: new Uint8Array(await compress(body, { level: 3 })),
+        body: new Uint8Array(compressed),
         redirect: "manual",
-        signal: AbortSignal.timeout(options.timeoutMs),
+        signal: AbortSignal.any([stopped, AbortSignal.timeout(options.timeoutMs)]),
       });
       const answer = Buffer.from(await response.arrayBuffer());
       return judge(response, answer);
@@ -48,10 +51,23 @@ export function createHttpTransport(options: TransportOptions): Transport {
   };
 }
 
+/** One compression at a time: the threads that do it are those that write the spool. */
+function oneAtATime(): (body: Buffer) => Promise<Buffer> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (body) => {
+    const next = last.then(() => compress(body, { level: 3 }));
+    last = next.catch(() => {});
+    return next;
+  };
+}
+
 function judge(response: Response, answer: Buffer): Delivery {
   const { status } = response;
-  if (response.ok) return { kind: "delivered", ...partialSuccess(response, answer) };
-  const message = `HTTP ${status}${excerpt(answer)}`;
+  const type = response.headers.get("content-type") ?? "";
+  if (response.ok && !type.includes("html"))
+    return { kind: "delivered", ...partialSuccess(response, answer) };
+  // A page where an answer should be is a proxy's or a login's, and nothing was stored.
+  const message = `HTTP ${status}${response.ok ? " with a page instead of an answer" : excerpt(answer)}`;
   if (status === 401 || status === 403)
     return { kind: "retry", afterMs: undefined, refused: true, message };
   if (status === 400 || status === 413 || status === 422) return { kind: "unacceptable", message };
@@ -74,7 +90,7 @@ function partialSuccess(response: Response, answer: Buffer): { rejected: number;
     const rejected = Number(body.partialSuccess?.rejectedSpans ?? 0);
     return {
       rejected: Number.isSafeInteger(rejected) && rejected > 0 ? rejected : 0,
-      message: String(body.partialSuccess?.errorMessage ?? "").slice(0, 300),
+      message: (body.partialSuccess?.errorMessage ?? "").slice(0, 300),
     };
   } catch {
     return { rejected: 0, message: "" };
@@ -101,7 +117,7 @@ export function reasonOf(error: unknown, timeoutMs: number): string {
   if (error.name === "TimeoutError") return `no answer within ${timeoutMs} ms`;
   const { cause } = error;
   if (cause instanceof Error) {
-    const code = "code" in cause ? `${String(cause.code)}` : "";
+    const code = "code" in cause ? String(cause.code) : "";
     return cause.message === "" ? code || error.message : cause.message;
   }
   return error.message;

@@ -1,7 +1,12 @@
 import type { Logger } from "pino";
-import { createMemoryStore } from "../delivery/memory-store.ts";
-import { createSender, type DeliveryState, type Sender } from "../delivery/sender.ts";
-import { createHttpTransport } from "../delivery/transport.ts";
+import type { DeliveryState, Sender } from "../delivery/sender.ts";
+import {
+  createSpooledSender,
+  toDeliveryStatus,
+  type SpoolOptions,
+} from "../delivery/spooled-sender.ts";
+import type { DeliveryRecord } from "../delivery/record.ts";
+import { createHttpTransport, type TransportOptions } from "../delivery/transport.ts";
 import {
   createNoopObserver,
   type Observer,
@@ -15,13 +20,15 @@ import { createCut, isSampled, traceIdOf } from "./identity.ts";
 import { INSTALL_COMMAND, loadPackages, type LangfusePackages } from "./packages.ts";
 import { basicAuth, checkProject, type ProjectCheck } from "./project.ts";
 import { observeRun } from "./run.ts";
-import { createScoreSender, type ScoreSender } from "./scores.ts";
+import { encodeScore, SCORES_PATH } from "./scores.ts";
 import { createSpanFactory } from "./spans.ts";
 import type { TraceEnvironment } from "./trace.ts";
 
 /** What the observer needs from around it. */
 export interface LangfuseDeps {
   log: Logger;
+  /** Where traces wait on disk; in memory without it. */
+  spool?: SpoolOptions | undefined;
 }
 
 /**
@@ -48,7 +55,7 @@ export async function loadLangfuseObserver(
     );
     return createIdleObserver(settings.host, message);
   }
-  return new LangfuseObserver(settings, packages, deps.log);
+  return new LangfuseObserver(settings, packages, deps);
 }
 
 /** Does nothing, and says why. */
@@ -78,7 +85,8 @@ class LangfuseObserver implements Observer {
   readonly #settings: LangfuseSettings;
   readonly #log: Logger;
   readonly #sender: Sender;
-  readonly #scores: ScoreSender;
+  readonly #scores: Sender;
+  readonly #spool: SpoolOptions | undefined;
   readonly #environment: TraceEnvironment;
   readonly #unobserved: Observer = createNoopObserver();
   readonly #stop = new AbortController();
@@ -87,13 +95,13 @@ class LangfuseObserver implements Observer {
   #check: ProjectCheck | undefined;
   #recheck: NodeJS.Timeout | undefined;
   #checks = 0;
-  #lostScores = 0;
 
-  constructor(settings: LangfuseSettings, packages: LangfusePackages, log: Logger) {
+  constructor(settings: LangfuseSettings, packages: LangfusePackages, deps: LangfuseDeps) {
     this.#settings = settings;
-    this.#log = log;
+    this.#log = deps.log;
+    this.#spool = deps.spool;
     this.#sender = this.#createSender();
-    this.#scores = createScoreSender(settings, (reason) => this.#onScoreLoss(reason));
+    this.#scores = this.#createScoreSender();
     const notice = (kind: "cut" | "mask", message: string): void => this.#notice(kind, message);
     const cut = createCut((what) => notice("cut", what));
     this.#environment = {
@@ -104,6 +112,7 @@ class LangfuseObserver implements Observer {
         scope: SCOPE,
         onSpan: (span) => this.#sender.put(span),
       }),
+      recorded: () => this.#sender.recorded(),
       schemas: new WeakMap(),
       notice,
     };
@@ -123,7 +132,8 @@ class LangfuseObserver implements Observer {
   }
 
   async score(score: Parameters<Observer["score"]>[0]): Promise<void> {
-    this.#scores.add(score);
+    this.#scores.put(encodeScore(score, this.#settings));
+    await this.#scores.recorded();
   }
 
   traceUrl(runId: string): string | undefined {
@@ -143,6 +153,7 @@ class LangfuseObserver implements Observer {
         spans: this.#sender.counts(),
         last_error:
           this.#sender.lastError ?? (this.#check?.kind === "ok" ? undefined : this.#check?.message),
+        delivery: toDeliveryStatus(this.#sender, this.#scores),
       },
     ];
   }
@@ -161,20 +172,26 @@ class LangfuseObserver implements Observer {
 
   async shutdown(timeoutMs: number): Promise<void> {
     if (this.#stop.signal.aborted) return;
-    const scores = this.#scores.flush(timeoutMs);
-    const before = this.#sender.counts().dropped;
-    await this.#sender.close(timeoutMs);
-    await scores;
-    this.#scores.close();
+    const senders = { spans: this.#sender, scores: this.#scores };
+    const before = { spans: this.#sender.counts().dropped, scores: this.#scores.counts().dropped };
+    await Promise.all([this.#sender.close(timeoutMs), this.#scores.close(timeoutMs)]);
     this.#stop.abort();
     clearTimeout(this.#recheck);
-    const { dropped, pending } = this.#sender.counts();
-    const lost = dropped - before + pending;
-    if (lost > 0) {
-      this.#log.warn(
-        { spans: lost },
-        `${lost} spans were not delivered to Langfuse before the server stopped.`,
-      );
+    for (const what of ["spans", "scores"] as const) {
+      const { dropped, pending } = senders[what].counts();
+      const lost = dropped - before[what];
+      if (lost > 0) {
+        this.#log.warn(
+          { [what]: lost },
+          `${lost} ${what} were not delivered to Langfuse before the server stopped.`,
+        );
+      }
+      if (pending > 0) {
+        this.#log.info(
+          { [what]: pending },
+          `${pending} ${what} for Langfuse wait on disk for the next start.`,
+        );
+      }
     }
   }
 
@@ -234,10 +251,38 @@ class LangfuseObserver implements Observer {
 
   #createSender(): Sender {
     const settings = this.#settings;
-    return createSender({
-      store: createMemoryStore((spans) => this.#onDropped(spans)),
+    return createSpooledSender({
+      ...this.#streamOptions("spans", "application/x-protobuf"),
+      encode: createRequestEncoder({ resource: { "service.name": "aegra" }, scope: SCOPE }),
+      flushAt: settings.flushAt,
+      flushIntervalMs: settings.flushIntervalMs,
+      onState: (state, message) => this.#onDelivery(state, message),
+    });
+  }
+
+  /** One score per request, one request at a time: the later of two scores with one id has to arrive later. */
+  #createScoreSender(): Sender {
+    return createSpooledSender({
+      ...this.#streamOptions("scores", "application/json"),
+      encode: ([score]) => Buffer.from(score ?? []),
+      flushAt: 1,
+      maxInFlight: 1,
+      flushIntervalMs: 0,
+      onState: () => {},
+    });
+  }
+
+  #streamOptions(stream: "spans" | "scores", contentType: TransportOptions["contentType"]) {
+    const settings = this.#settings;
+    const path = stream === "spans" ? "/api/public/otel/v1/traces" : SCORES_PATH;
+    const one = stream === "spans" ? "a span" : "a score";
+    return {
+      spool: this.#spool,
+      target: "langfuse",
+      stream,
+      log: this.#log,
       transport: createHttpTransport({
-        url: `${settings.host}/api/public/otel/v1/traces`,
+        url: `${settings.host}${path}`,
         headers: {
           ...settings.headers,
           authorization: basicAuth(settings),
@@ -247,22 +292,19 @@ class LangfuseObserver implements Observer {
           "x-langfuse-public-key": settings.publicKey,
         },
         timeoutMs: settings.timeoutMs,
+        contentType,
       }),
-      encode: createRequestEncoder({ resource: { "service.name": "aegra" }, scope: SCOPE }),
-      flushAt: settings.flushAt,
-      flushIntervalMs: settings.flushIntervalMs,
-      onState: (state, message) => this.#onDelivery(state, message),
-      onRefusedSpan: (span, message) =>
+      onRefused: (record: DeliveryRecord, message: string, kept: boolean) =>
         this.#log.error(
-          { trace_id: span.traceId, bytes: span.bytes.length },
-          `Langfuse refused a span for good: ${message}`,
+          { trace_id: record.traceId, bytes: record.bytes.length },
+          `Langfuse refused ${one} for good: ${message}${kept ? " (kept as a dead letter: aegra traces dead-letters)" : ""}`,
         ),
-      onPartial: (rejected, message) =>
+      onPartial: (rejected: number, message: string) =>
         this.#log.error(
-          { spans: rejected },
-          `Langfuse left out ${rejected} spans of an accepted request: ${message}`,
+          { rejected },
+          `Langfuse left out ${rejected} ${stream} of an accepted request: ${message}`,
         ),
-    });
+    };
   }
 
   /** One line per change. What the key check has already said at the start is not said again. */
@@ -282,19 +324,6 @@ class LangfuseObserver implements Observer {
         ? `Langfuse refuses the traces (${message}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY. Traces wait in the meantime.`
         : `Langfuse does not accept traces (${message}). They wait and are tried again.`,
     );
-  }
-
-  #onDropped(spans: number): void {
-    const { dropped } = this.#sender.counts();
-    this.#log.error(
-      { spans, dropped },
-      `The queue of traces is full: the oldest traces were given up (${spans} spans, ${dropped} since the start).`,
-    );
-  }
-
-  #onScoreLoss(reason: string): void {
-    this.#lostScores += 1;
-    this.#log.error({ lost: this.#lostScores }, `A score was not delivered to Langfuse: ${reason}`);
   }
 
   #notice(kind: "cut" | "mask", message: string): void {

@@ -108,6 +108,7 @@ export function observeRun(
         onBug(error);
       }
     },
+    recorded: async () => environment.recorded?.(),
   };
 }
 

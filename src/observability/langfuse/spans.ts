@@ -1,7 +1,7 @@
-import type { Span, SpanContext, Tracer } from "@opentelemetry/api";
+import type { Span, SpanContext, SpanKind, Tracer } from "@opentelemetry/api";
 import type { IdGenerator, ReadableSpan, SpanProcessor } from "@opentelemetry/sdk-trace-base";
 import { randomBytes } from "node:crypto";
-import type { EncodedSpan } from "../delivery/span-sink.ts";
+import type { DeliveryRecord } from "../delivery/record.ts";
 import { createSpanEncoder, type OtlpSpan, type OtlpValue } from "../otlp-protobuf.ts";
 import type { OtelPackages } from "./packages.ts";
 
@@ -19,8 +19,8 @@ export interface SpanStart {
   /** A parent with `isRemote` is a span of somebody else's: the run is a root below it. */
   parent: SpanContext | undefined;
   startTime: HrTime;
-  /** OpenTelemetry's `SpanKind`; internal where left out. */
-  kind?: number;
+  /** Internal where left out. */
+  kind?: SpanKind;
   /** Spans of other traces this one has to do with. */
   links?: readonly SpanContext[];
 }
@@ -42,7 +42,7 @@ export function createSpanFactory(
   packages: OtelPackages,
   options: {
     scope: { name: string; version: string };
-    onSpan: (span: EncodedSpan) => void;
+    onSpan: (span: DeliveryRecord) => void;
     /** How a finished span is written; protobuf where left out. */
     encode?: (span: OtlpSpan) => Buffer;
   },
@@ -108,10 +108,10 @@ class ChosenIds implements IdGenerator {
 
 /** Encodes each span as it ends: from then on it is bytes that nothing changes. */
 class EncodingProcessor implements SpanProcessor {
-  readonly #onSpan: (span: EncodedSpan) => void;
+  readonly #onSpan: (span: DeliveryRecord) => void;
   readonly #encode: (span: OtlpSpan) => Buffer;
 
-  constructor(onSpan: (span: EncodedSpan) => void, encode: (span: OtlpSpan) => Buffer) {
+  constructor(onSpan: (span: DeliveryRecord) => void, encode: (span: OtlpSpan) => Buffer) {
     this.#onSpan = onSpan;
     this.#encode = encode;
   }

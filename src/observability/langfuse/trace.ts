@@ -18,6 +18,8 @@ export interface TraceEnvironment {
   /** How observations are said to this target. */
   dialect: Dialect;
   spans: SpanFactory;
+  /** Resolves when the spans that have ended are as safe as they will be before they are sent. */
+  recorded?(): Promise<void>;
   schemas: SchemaCache;
   /** Says once per kind that something was cut or withheld. */
   notice(kind: "cut" | "mask", message: string): void;

@@ -1,0 +1,115 @@
+import type { BatchLimit, RecordBatch, StoredRecord } from "./record.ts";
+
+/**
+ * What has been taken from a store and is not settled:
+ *
+ *   offered ──its trace is not under way, or it is no root──▶ in a batch ──settled──▶ gone
+ *      └──a root whose trace is under way──▶ held ──▶ ready ──▶ in a batch   └──left──▶ returned ──▶ in a batch
+ *
+ * Requests overtake each other. A root is held until its trace's earlier records are settled, so that on the server
+ * no trace is complete before it is.
+ */
+export class Outgoing<R extends StoredRecord> {
+  readonly #onGone: (records: readonly R[]) => void;
+  /** How many records of a trace are under way. */
+  readonly #underWay = new Map<string, number>();
+  readonly #held = new Map<string, R[]>();
+  #ready: R[] = [];
+  readonly #returned: R[][] = [];
+  readonly #batches = new Set<readonly R[]>();
+
+  /** `onGone` hears of the records a batch is done with. */
+  constructor(onGone: (records: readonly R[]) => void) {
+    this.#onGone = onGone;
+  }
+
+  /** Records that could be taken at once. */
+  get waiting(): number {
+    return this.#ready.length + sum(this.#returned, (records) => records.length);
+  }
+
+  /** When the oldest of all that is here was taken in. */
+  get oldest(): number | undefined {
+    let oldest: number | undefined;
+    for (const records of [
+      ...this.#batches,
+      ...this.#returned,
+      ...this.#held.values(),
+      this.#ready,
+    ])
+      for (const { time } of records) oldest = Math.min(oldest ?? time, time);
+    return oldest;
+  }
+
+  /**
+   * A batch of what came back, else of what `peek` gives, one record after the other, until the limit; `shift` ends
+   * each that is taken. `undefined` if there is nothing.
+   */
+  async take(
+    limit: BatchLimit,
+    source: { peek: () => Promise<R | undefined> | R | undefined; shift: (record: R) => R },
+  ): Promise<RecordBatch | undefined> {
+    const returned = this.#returned.shift();
+    if (returned !== undefined) return this.#batch(returned);
+    const records: R[] = [];
+    let bytes = 0;
+    const fits = (record: R): boolean =>
+      records.length === 0 ||
+      (records.length < limit.maxRecords && bytes + record.bytes.length <= limit.maxBytes);
+    const take = (record: R): void => {
+      records.push(record);
+      bytes += record.bytes.length;
+    };
+    while (this.#ready[0] !== undefined && fits(this.#ready[0])) take(this.#ready.shift() as R);
+    for (;;) {
+      const next = await source.peek();
+      if (next === undefined || !fits(next)) break;
+      const record = source.shift(next);
+      if (record.root && this.#underWay.has(record.traceId)) this.#hold(record);
+      else take(record);
+    }
+    if (records.length === 0) return undefined;
+    for (const { traceId } of records)
+      this.#underWay.set(traceId, (this.#underWay.get(traceId) ?? 0) + 1);
+    return this.#batch(records);
+  }
+
+  #hold(record: R): void {
+    const held = this.#held.get(record.traceId) ?? [];
+    // Its bytes may be a view of a large buffer.
+    held.push({ ...record, bytes: Buffer.from(record.bytes) });
+    this.#held.set(record.traceId, held);
+  }
+
+  #batch(records: R[]): RecordBatch {
+    this.#batches.add(records);
+    return {
+      records,
+      settle: (left) => {
+        if (!this.#batches.delete(records)) return;
+        const again = new Set<StoredRecord>(left);
+        const gone = again.size === 0 ? records : records.filter((record) => !again.has(record));
+        if (again.size > 0) this.#returned.push(records.filter((record) => again.has(record)));
+        for (const { traceId } of gone) this.#release(traceId);
+        this.#onGone(gone);
+      },
+    };
+  }
+
+  #release(traceId: string): void {
+    const count = (this.#underWay.get(traceId) ?? 0) - 1;
+    if (count > 0) {
+      this.#underWay.set(traceId, count);
+      return;
+    }
+    this.#underWay.delete(traceId);
+    const held = this.#held.get(traceId);
+    if (held === undefined) return;
+    this.#held.delete(traceId);
+    this.#ready.push(...held);
+  }
+}
+
+function sum<T>(items: readonly T[], of: (item: T) => number): number {
+  return items.reduce((total, item) => total + of(item), 0);
+}

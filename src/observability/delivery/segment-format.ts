@@ -1,0 +1,68 @@
+import { crc32 } from "node:zlib";
+import type { DeliveryRecord, StoredRecord } from "./record.ts";
+
+/**
+ * A segment file: eight bytes that name the format, then records, each
+ *
+ *   length of the rest of the record   4 bytes, little endian
+ *   CRC-32 of the rest                 4 bytes, little endian
+ *   1 for a root, else 0               1 byte
+ *   when it was taken in               6 bytes, milliseconds since 1970, little endian
+ *   trace id                           16 bytes
+ *   the encoded span or score
+ *
+ * A record is whole or it is not there: what a killed process had half written fails the length or the checksum.
+ */
+export const SEGMENT_MAGIC = Buffer.from("AEGRASP1", "latin1");
+
+/** What a record takes beside its bytes. */
+export const FRAME_BYTES = 31;
+const LENGTH_AND_CHECKSUM = 8;
+const META_BYTES = FRAME_BYTES - LENGTH_AND_CHECKSUM;
+/** Longer than any record can be: a length beyond it is not one. */
+const LONGEST = 0x4000_0000;
+
+/** The bytes in front of a record's own. */
+export function frame(record: DeliveryRecord, time: number): Buffer {
+  const header = Buffer.allocUnsafe(FRAME_BYTES);
+  header.writeUInt32LE(META_BYTES + record.bytes.length, 0);
+  header.writeUInt8(record.root ? 1 : 0, 8);
+  header.writeUIntLE(time, 9, 6);
+  header.fill(0, 15);
+  header.write(record.traceId, 15, 16, "hex");
+  header.writeUInt32LE(checksum(header.subarray(LENGTH_AND_CHECKSUM), record.bytes), 4);
+  return header;
+}
+
+/** `end` is where the next record begins. */
+export type ReadFrame =
+  | { kind: "record"; record: StoredRecord; end: number }
+  /** The buffer ends before the record does; it would end at `end`. */
+  | { kind: "partial"; end: number }
+  /** There is no record here. */
+  | { kind: "broken" };
+
+/** The record at `at`. Its bytes are a view of `buffer`. */
+export function readFrame(buffer: Buffer, at: number): ReadFrame {
+  if (at + LENGTH_AND_CHECKSUM > buffer.length) return { kind: "partial", end: at + FRAME_BYTES };
+  const length = buffer.readUInt32LE(at);
+  if (length < META_BYTES || length > LONGEST) return { kind: "broken" };
+  const end = at + LENGTH_AND_CHECKSUM + length;
+  if (end > buffer.length) return { kind: "partial", end };
+  const body = buffer.subarray(at + LENGTH_AND_CHECKSUM, end);
+  if (crc32(body) !== buffer.readUInt32LE(at + 4)) return { kind: "broken" };
+  return {
+    kind: "record",
+    end,
+    record: {
+      root: body.readUInt8(0) === 1,
+      time: body.readUIntLE(1, 6),
+      traceId: body.toString("hex", 7, 23),
+      bytes: body.subarray(META_BYTES),
+    },
+  };
+}
+
+function checksum(meta: Buffer, bytes: Buffer): number {
+  return crc32(bytes, crc32(meta));
+}

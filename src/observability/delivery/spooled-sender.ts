@@ -1,0 +1,130 @@
+import { join } from "node:path";
+import type { Logger } from "pino";
+import type { DeliveryStatus } from "../observer.ts";
+import { createDiskStore, type DiskLimits, type StoreEvent } from "./disk-store.ts";
+import { createMemoryStore } from "./memory-store.ts";
+import type { RecordStore } from "./record.ts";
+import { createSender, type Sender, type SenderOptions } from "./sender.ts";
+
+/** Where records wait on disk. */
+export interface SpoolOptions {
+  /** The folder of all targets; one folder of each target is made in it. Processes may share it. */
+  folder: string;
+  /** Waits for the disk itself after every write. Default false: safe against `kill -9`, not against power loss. */
+  fsync?: boolean | undefined;
+  limits?: Partial<DiskLimits> | undefined;
+}
+
+/** What a target sends. */
+export type Stream = "spans" | "scores";
+
+export interface SpooledSenderOptions extends Omit<SenderOptions, "store"> {
+  /** Without it records wait in memory. */
+  spool: SpoolOptions | undefined;
+  /** Such as `langfuse`; the name of its folder. */
+  target: string;
+  stream: Stream;
+  log: Logger;
+}
+
+/** The folders of a target's stream. */
+export function spoolFolders(
+  folder: string,
+  target: string,
+  stream: Stream,
+): { records: string; deadLetters: string } {
+  return {
+    records: join(folder, target, stream),
+    deadLetters: join(folder, target, `${stream}-dead-letters`),
+  };
+}
+
+/** A sender with the store the options ask for, which says in the log what becomes of it. */
+export function createSpooledSender(options: SpooledSenderOptions): Sender {
+  const { spool, target, stream, log: _log, ...rest } = options;
+  const say = createStoreLog(options);
+  const sender: Sender = createSender({ ...rest, store: openStore() });
+  return sender;
+
+  function openStore(): RecordStore {
+    if (spool === undefined) {
+      return createMemoryStore((records) =>
+        say({ kind: "dropped", records, why: "the queue is full" }),
+      );
+    }
+    const folders = spoolFolders(spool.folder, target, stream);
+    return createDiskStore({
+      folder: folders.records,
+      deadLetterFolder: folders.deadLetters,
+      limits: spool.limits,
+      fsync: spool.fsync ?? false,
+      onEvent: say,
+      onAdopted: () => sender.wake(),
+    });
+  }
+}
+
+function createStoreLog({
+  target,
+  stream,
+  spool,
+  log,
+}: SpooledSenderOptions): (event: StoreEvent) => void {
+  const folder =
+    spool === undefined ? "memory" : spoolFolders(spool.folder, target, stream).records;
+  const base = { target, folder };
+  return (event) => {
+    switch (event.kind) {
+      case "disk_away":
+        log.error(
+          base,
+          `The ${stream} for ${target} cannot be written to ${folder} (${event.error}). They wait in memory until the disk takes them again; runs are not affected.`,
+        );
+        break;
+      case "disk_back":
+        log.info(base, `The ${stream} for ${target} are written to ${folder} again.`);
+        break;
+      case "adopted":
+        if (event.records + event.torn === 0) break;
+        log.info(
+          { ...base, records: event.records, torn: event.torn },
+          `${event.records} ${stream} for ${target} that another process left are being sent${event.torn === 0 ? "" : `; ${event.torn} files end in half a record, which is skipped`}.`,
+        );
+        break;
+      case "dropped":
+        log.error(
+          { ...base, records: event.records },
+          `${event.records} ${stream} for ${target} were given up: ${event.why}.`,
+        );
+        break;
+      case "unreadable":
+        log.error(
+          { ...base, file: event.file, records: event.records },
+          `A file of the spool cannot be read, and ${event.records} ${stream} in it are lost: ${event.file}.`,
+        );
+        break;
+    }
+  };
+}
+
+/** How delivery to a target stands, for `/info`. */
+export function toDeliveryStatus(spans: Sender, scores: Sender): DeliveryStatus {
+  const { pending, counts, kind } = spans.store;
+  const report = spans.report();
+  return {
+    spool: kind,
+    pending_bytes: pending.bytes,
+    oldest_ms: pending.oldest === undefined ? undefined : Math.max(0, Date.now() - pending.oldest),
+    last_success_at: toIso(report.lastSuccessAt),
+    last_error_at: toIso(report.lastErrorAt),
+    retried: report.retried,
+    dead_lettered: report.deadLettered,
+    adopted: counts.adopted,
+    torn: counts.torn,
+    scores: scores.counts(),
+  };
+}
+
+function toIso(time: number | undefined): string | undefined {
+  return time === undefined ? undefined : new Date(time).toISOString();
+}
