@@ -290,8 +290,7 @@ export class Worker {
     const stop = signal.aborted ? (signal.reason as Stop) : undefined;
     const { result, outcome } = settle(execution, stop);
     observation.end(outcome);
-    // Before anybody is told that the run is over: its trace outlives this process as the run does.
-    await observation.recorded?.();
+    const recorded = observation.recorded?.();
     if (!result) {
       if (stop?.kind === "shutdown") await this.#options.runs.release(active.lease);
       return undefined;
@@ -308,6 +307,8 @@ export class Worker {
       this.#options.log.debug({ run_id: run.run_id, err: execution.error }, "run failed");
     }
     await writer.flush().catch((error: unknown) => this.#complain(error, run.run_id));
+    // Before anybody is told that the run is over: its trace outlives this process as the run does.
+    await recorded;
     if (!(await this.#finish(active.lease, result))) return undefined;
     if (stop?.kind === "rollback") await this.#options.runs.delete(run.run_id);
     return result;
