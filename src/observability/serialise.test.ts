@@ -165,6 +165,14 @@ describe("hostile values", () => {
     );
   });
 
+  test("huge maps and sets are copied no further than they are shown", () => {
+    const numbers = Array.from({ length: 50_000 }, (_, index) => index);
+    const map = toJson(new Map(numbers.map((index) => [index, index]))) as Record<string, unknown>;
+    expect(Object.keys(map)).toHaveLength(DEFAULT_LIMITS.entries + 1);
+    expect(map["<cut>"]).toContain("more keys cut");
+    expect(toJson(new Set(numbers))).toHaveLength(DEFAULT_LIMITS.entries + 1);
+  });
+
   test("a cut between the halves of a surrogate pair leaves no half", () => {
     const serialiser = createSerialiser({ limits: { stringChars: 3 } });
     expect(serialiser.toJson("ab😀😀")).not.toMatch(/\\ud/i);

@@ -147,7 +147,7 @@ class Writer {
       return text;
     }
     if (Array.isArray(value)) return this.#array(value, depth);
-    const special = plainForm(value);
+    const special = plainForm(value, this.#limits.entries);
     return special === undefined
       ? this.#record(value, depth)
       : (this.#write(special.plain, depth) ?? "null");
@@ -271,13 +271,13 @@ function isSecretValue(value: unknown): boolean {
 }
 
 /** The readable form of the built-in classes whose own properties say nothing. */
-function plainForm(value: object): { plain: unknown } | undefined {
+function plainForm(value: object, maxEntries: number): { plain: unknown } | undefined {
   if (value instanceof Date) {
     return { plain: Number.isNaN(value.getTime()) ? "<invalid date>" : value.toISOString() };
   }
   if (value instanceof Error) return { plain: errorForm(value) };
-  if (value instanceof Map) return { plain: mapForm(value) };
-  if (value instanceof Set) return { plain: [...value] };
+  if (value instanceof Map) return { plain: mapForm(value, maxEntries) };
+  if (value instanceof Set) return { plain: setForm(value, maxEntries) };
   if (ArrayBuffer.isView(value))
     return { plain: `<${value.constructor.name}, ${value.byteLength} bytes>` };
   if (value instanceof ArrayBuffer) return { plain: `<ArrayBuffer, ${value.byteLength} bytes>` };
@@ -291,14 +291,33 @@ function plainForm(value: object): { plain: unknown } | undefined {
   return typeof plain === "object" && plain !== null && "toJSON" in plain ? undefined : { plain };
 }
 
-function mapForm(value: Map<unknown, unknown>): unknown {
+/** Copies no more than will be shown, and one entry that says how many there are. */
+function mapForm(value: Map<unknown, unknown>, maxEntries: number): unknown {
   const plain = Object.create(null) as Record<string, unknown>;
+  let count = 0;
   for (const [key, inner] of value) {
+    if (count >= maxEntries) {
+      plain["<cut>"] = `<${value.size - count} more keys cut>`;
+      break;
+    }
     const name =
       typeof key === "object" && key !== null
         ? `<${key.constructor?.name ?? "object"}>`
         : String(key);
-    plain[name in plain ? `${name} (${Object.keys(plain).length})` : name] = inner;
+    plain[name in plain ? `${name} (${count})` : name] = inner;
+    count += 1;
+  }
+  return plain;
+}
+
+function setForm(value: Set<unknown>, maxEntries: number): unknown[] {
+  const plain: unknown[] = [];
+  for (const entry of value) {
+    if (plain.length >= maxEntries) {
+      plain.push(`<${value.size - maxEntries} more entries cut>`);
+      break;
+    }
+    plain.push(entry);
   }
   return plain;
 }

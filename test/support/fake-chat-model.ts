@@ -64,11 +64,13 @@ export class FakeChatModel extends BaseChatModel {
     runManager?: CallbackManagerForLLMRun,
   ): AsyncGenerator<ChatGenerationChunk> {
     const reply = this.#reply();
+    // Of its own for every answer: messages of the same id replace each other in a state.
+    const id = `message-${this.#state.next}`;
     const words = textOf(reply).split(/(?<= )/);
     for (const word of words) {
       const chunk = new ChatGenerationChunk({
         text: word,
-        message: new AIMessageChunk({ content: word, id: "m" }),
+        message: new AIMessageChunk({ content: word, id }),
       });
       yield chunk;
       await runManager?.handleLLMNewToken(word, undefined, undefined, undefined, undefined, {
@@ -78,7 +80,7 @@ export class FakeChatModel extends BaseChatModel {
     const { usage_metadata: usage, tool_calls: calls = [], response_metadata: metadata } = reply;
     const last = new AIMessageChunk({
       content: "",
-      id: "m",
+      id,
       ...(usage === undefined ? {} : { usage_metadata: usage }),
       response_metadata: metadata,
       tool_call_chunks: calls.map((call, index) => ({
