@@ -155,7 +155,7 @@ export interface DeliveryStatus {
   adopted: number;
   /** Files of a killed process that ended in half a span, or could not be read. */
   torn: number;
-  scores: { made: number; sent: number; pending: number; dropped: number };
+  scores?: { made: number; sent: number; pending: number; dropped: number };
 }
 
 /**
@@ -197,5 +197,26 @@ export function createNoopObserver(): Observer {
     ready: async () => {},
     flush: async () => true,
     shutdown: async () => {},
+  };
+}
+
+/** An observer that does nothing and says why: `problem` is what is wrong with the target, and what to do. */
+export function createIdleObserver(about: {
+  name: string;
+  host: string;
+  problem: string;
+}): Observer {
+  return {
+    ...createNoopObserver(),
+    status: () => [
+      {
+        name: about.name,
+        state: "misconfigured",
+        message: `Tracing is off: ${about.problem}`,
+        host: about.host,
+        spans: { made: 0, sent: 0, pending: 0, dropped: 0 },
+        last_error: about.problem,
+      },
+    ],
   };
 }

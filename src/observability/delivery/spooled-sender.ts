@@ -108,7 +108,7 @@ function createStoreLog({
 }
 
 /** How delivery to a target stands, for `/info`. */
-export function toDeliveryStatus(spans: Sender, scores: Sender): DeliveryStatus {
+export function toDeliveryStatus(spans: Sender, scores?: Sender): DeliveryStatus {
   const { pending, counts, kind } = spans.store;
   const report = spans.report();
   return {
@@ -121,7 +121,7 @@ export function toDeliveryStatus(spans: Sender, scores: Sender): DeliveryStatus 
     dead_lettered: report.deadLettered,
     adopted: counts.adopted,
     torn: counts.torn,
-    scores: scores.counts(),
+    ...(scores === undefined ? {} : { scores: scores.counts() }),
   };
 }
 

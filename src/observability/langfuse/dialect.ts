@@ -1,3 +1,4 @@
+import type { SpanKind } from "@opentelemetry/api";
 import type { ObservedRun } from "../observer.ts";
 import type { Simplify } from "../serialise.ts";
 import type { ObservationType } from "./classify.ts";
@@ -62,8 +63,8 @@ export interface Dialect {
   trace(metadata: Readonly<Record<string, string>>): Attributes;
   /** The span's name, where it is not the observation's. */
   spanName?(type: ObservationType, name: string, fields: ObservationFields): string | undefined;
-  /** OpenTelemetry's `SpanKind`; all internal where left out. */
-  spanKind?(type: ObservationType): number;
+  /** All internal where left out. */
+  spanKind?(type: ObservationType): SpanKind;
 }
 
 /** Langfuse's own attributes, by the official packages' mapping. */

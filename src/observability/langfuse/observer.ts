@@ -8,10 +8,13 @@ import {
 import type { DeliveryRecord } from "../delivery/record.ts";
 import { createHttpTransport, type TransportOptions } from "../delivery/transport.ts";
 import {
+  createIdleObserver,
   createNoopObserver,
+  type ObservedRun,
   type Observer,
   type ObserverStatus,
   type RunObservation,
+  type TracePlace,
 } from "../observer.ts";
 import { createRequestEncoder } from "../otlp-protobuf.ts";
 import { toSettings, type LangfuseConfig, type LangfuseSettings } from "./config.ts";
@@ -29,6 +32,12 @@ export interface LangfuseDeps {
   log: Logger;
   /** Where traces wait on disk; in memory without it. */
   spool?: SpoolOptions | undefined;
+  /** The name of a further project: it has a status and a spool of its own. */
+  project?: string | undefined;
+}
+
+function targetOf({ project }: LangfuseDeps): string {
+  return project === undefined ? "langfuse" : `langfuse:${project}`;
 }
 
 /**
@@ -45,7 +54,7 @@ export async function loadLangfuseObserver(
   for (const note of notes) deps.log.warn(note);
   if (problem !== undefined) {
     deps.log.warn(`Langfuse tracing is off: ${problem} Runs are not traced.`);
-    return createIdleObserver(settings.host, problem);
+    return createIdleObserver({ name: targetOf(deps), host: settings.host, problem });
   }
   const packages = await loadPackages();
   if ("missing" in packages) {
@@ -53,26 +62,9 @@ export async function loadLangfuseObserver(
     deps.log.warn(
       `Langfuse tracing is off: ${message} (${packages.missing}). Runs are not traced.`,
     );
-    return createIdleObserver(settings.host, message);
+    return createIdleObserver({ name: targetOf(deps), host: settings.host, problem: message });
   }
   return new LangfuseObserver(settings, packages, deps);
-}
-
-/** Does nothing, and says why. */
-function createIdleObserver(host: string, message: string): Observer {
-  return {
-    ...createNoopObserver(),
-    status: () => [
-      {
-        name: "langfuse",
-        state: "misconfigured",
-        message: `Tracing is off: ${message}`,
-        host,
-        spans: { made: 0, sent: 0, pending: 0, dropped: 0 },
-        last_error: message,
-      },
-    ],
-  };
 }
 
 /** Langfuse copies all attributes of any other scope into the metadata. */
@@ -87,6 +79,7 @@ class LangfuseObserver implements Observer {
   readonly #sender: Sender;
   readonly #scores: Sender;
   readonly #spool: SpoolOptions | undefined;
+  readonly #target: string;
   readonly #environment: TraceEnvironment;
   readonly #unobserved: Observer = createNoopObserver();
   readonly #stop = new AbortController();
@@ -99,6 +92,7 @@ class LangfuseObserver implements Observer {
   constructor(settings: LangfuseSettings, packages: LangfusePackages, deps: LangfuseDeps) {
     this.#settings = settings;
     this.#log = deps.log;
+    this.#target = targetOf(deps);
     this.#spool = deps.spool;
     this.#sender = this.#createSender();
     this.#scores = this.#createScoreSender();
@@ -119,9 +113,14 @@ class LangfuseObserver implements Observer {
     this.#ready = this.#checkKeys();
   }
 
-  startRun(run: Parameters<Observer["startRun"]>[0]): RunObservation {
+  place(run: Pick<ObservedRun, "run_id" | "place">): TracePlace | undefined {
+    const place = run.place ?? { trace_id: traceIdOf(run.run_id) };
+    return isSampled(place.trace_id, this.#settings.sampleRate) ? place : undefined;
+  }
+
+  startRun(run: ObservedRun): RunObservation {
     try {
-      if (this.#stop.signal.aborted || !isSampled(run.run_id, this.#settings.sampleRate)) {
+      if (this.#stop.signal.aborted || this.place(run) === undefined) {
         return this.#unobserved.startRun(run);
       }
       return observeRun(this.#environment, run, (error) => this.#onBug(error));
@@ -136,20 +135,22 @@ class LangfuseObserver implements Observer {
     await this.#scores.recorded();
   }
 
-  traceUrl(runId: string): string | undefined {
+  traceUrl(runId: string, place?: TracePlace): string | undefined {
     const projectId = this.#check?.kind === "ok" ? this.#check.projectId : undefined;
-    if (projectId === undefined || !isSampled(runId, this.#settings.sampleRate)) return undefined;
-    return `${this.#settings.host}/project/${encodeURIComponent(projectId)}/traces/${traceIdOf(runId)}`;
+    const traced = this.place({ run_id: runId, place });
+    if (projectId === undefined || traced === undefined) return undefined;
+    return `${this.#settings.host}/project/${encodeURIComponent(projectId)}/traces/${traced.trace_id}`;
   }
 
   status(): ObserverStatus[] {
     const { state, message } = this.#state();
     return [
       {
-        name: "langfuse",
+        name: this.#target,
         state,
         message,
         host: this.#settings.host,
+        scores: true,
         spans: this.#sender.counts(),
         last_error:
           this.#sender.lastError ?? (this.#check?.kind === "ok" ? undefined : this.#check?.message),
@@ -278,7 +279,7 @@ class LangfuseObserver implements Observer {
     const one = stream === "spans" ? "a span" : "a score";
     return {
       spool: this.#spool,
-      target: "langfuse",
+      target: this.#target.replace(":", "-"),
       stream,
       log: this.#log,
       transport: createHttpTransport({

@@ -20,18 +20,36 @@ export interface LangfusePackages extends OtelPackages {
 export const INSTALL_COMMAND =
   "npm install @langfuse/tracing@^5.11.1 @opentelemetry/api@~1.9.0 @opentelemetry/sdk-trace-base@^2.12.0";
 
-/** The packages, or why they cannot be used. Imports them only when called. Never rejects. */
-export async function loadPackages(): Promise<LangfusePackages | { missing: string }> {
+/** The same for the targets that are not Langfuse. */
+export const OTEL_INSTALL_COMMAND =
+  "npm install @opentelemetry/api@~1.9.0 @opentelemetry/sdk-trace-base@^2.12.0";
+
+/** The packages every target needs, or why they cannot be used. Imports them only when called. Never rejects. */
+export async function loadOtelPackages(): Promise<OtelPackages | { missing: string }> {
   try {
-    const [otel, sdk, langfuse] = await Promise.all([
+    const [otel, sdk] = await Promise.all([
       import("@opentelemetry/api"),
       import("@opentelemetry/sdk-trace-base"),
+    ]);
+    return { otel, sdk };
+  } catch (error) {
+    return { missing: firstLine(error) };
+  }
+}
+
+/** The packages for Langfuse, or why they cannot be used. Imports them only when called. Never rejects. */
+export async function loadPackages(): Promise<LangfusePackages | { missing: string }> {
+  try {
+    const [packages, langfuse] = await Promise.all([
+      loadOtelPackages(),
       import("@langfuse/tracing"),
     ]);
-    return { otel, sdk, langfuse };
+    return "missing" in packages ? packages : { ...packages, langfuse };
   } catch (error) {
-    return {
-      missing: error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error),
-    };
+    return { missing: firstLine(error) };
   }
+}
+
+function firstLine(error: unknown): string {
+  return error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
 }

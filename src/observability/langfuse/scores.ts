@@ -8,7 +8,7 @@ export const SCORES_PATH = "/api/public/scores";
 
 /** A score as the body of one request, made once: its id makes a second post harmless. */
 export function encodeScore(score: Score, settings: LangfuseSettings): DeliveryRecord {
-  const traceId = traceIdOf(score.run_id);
+  const traceId = score.place?.trace_id ?? traceIdOf(score.run_id);
   const body = {
     id: score.id,
     traceId,

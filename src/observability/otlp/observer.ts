@@ -1,0 +1,267 @@
+import type { Logger } from "pino";
+import type { DeliveryState, Sender } from "../delivery/sender.ts";
+import {
+  createSpooledSender,
+  toDeliveryStatus,
+  type SpoolOptions,
+} from "../delivery/spooled-sender.ts";
+import { createHttpTransport } from "../delivery/transport.ts";
+import type { Mask } from "../langfuse/config.ts";
+import type { Dialect } from "../langfuse/dialect.ts";
+import { traceIdOf } from "../langfuse/identity.ts";
+import { loadOtelPackages, OTEL_INSTALL_COMMAND, type OtelPackages } from "../langfuse/packages.ts";
+import { observeRun } from "../langfuse/run.ts";
+import { createSpanFactory } from "../langfuse/spans.ts";
+import type { TraceEnvironment } from "../langfuse/trace.ts";
+import {
+  createIdleObserver,
+  createNoopObserver,
+  type ObservedRun,
+  type Observer,
+  type ObserverStatus,
+  type RunObservation,
+  type TraceableRun,
+  type TracePlace,
+} from "../observer.ts";
+import { createRequestEncoder, createSpanEncoder } from "../otlp-protobuf.ts";
+import { genAiDialect } from "./genai.ts";
+import { createJsonRequestEncoder, encodeJsonSpan } from "./json.ts";
+import { createOpenInferenceDialect } from "./openinference.ts";
+
+/** A backend that takes OTLP over HTTP, and what it is told. */
+export interface OtlpConfig {
+  /** `otlp` is told the GenAI conventions, `phoenix` OpenInference. */
+  name: "otlp" | "phoenix";
+  /** Where traces are posted, path included. */
+  url: string;
+  protocol: "http/protobuf" | "http/json";
+  /** Sent to this target and to no other. */
+  headers: Readonly<Record<string, string>>;
+  /** Attributes of the OpenTelemetry resource, `service.name` among them. */
+  resource: Readonly<Record<string, string>>;
+  timeoutMs: number;
+  /** Spans that make a batch worth sending at once. Default 256. */
+  flushAt?: number | undefined;
+  /** The longest a span waits for company. Default 1,000. */
+  flushIntervalMs?: number | undefined;
+  /** Applied to every text before it leaves the process. A field whose mask throws is withheld. */
+  mask?: Mask | undefined;
+  /** What content is captured; both default to true. */
+  capture?: { input?: boolean | undefined; output?: boolean | undefined } | undefined;
+  /** The server's version: that of the instrumentation. */
+  version?: string | undefined;
+}
+
+export interface OtlpDeps {
+  log: Logger;
+  /** Where traces wait on disk; in memory without it. */
+  spool?: SpoolOptions | undefined;
+}
+
+const TITLES = { otlp: "the OTLP backend", phoenix: "Phoenix" } as const;
+
+/**
+ * An observer that sends every run to an OTLP backend. Always resolves: where a package is missing it says so
+ * once, and the observer it gives is harmless. `shutdown` releases it.
+ */
+export async function loadOtlpObserver(config: OtlpConfig, deps: OtlpDeps): Promise<Observer> {
+  const packages = await loadOtelPackages();
+  if (!("missing" in packages)) return new OtlpObserver(config, packages, deps);
+  const problem = `its packages are not installed. Run: ${OTEL_INSTALL_COMMAND}`;
+  deps.log.warn(
+    `Tracing to ${TITLES[config.name]} is off: ${problem} (${packages.missing}). Runs are not traced there.`,
+  );
+  return createIdleObserver({ name: config.name, host: hostOf(config.url), problem });
+}
+
+class OtlpObserver implements Observer {
+  readonly #config: OtlpConfig;
+  readonly #log: Logger;
+  readonly #sender: Sender;
+  readonly #environment: TraceEnvironment;
+  readonly #noticed = new Set<string>();
+  #closed = false;
+
+  constructor(config: OtlpConfig, packages: OtelPackages, deps: OtlpDeps) {
+    this.#config = config;
+    this.#log = deps.log;
+    const dialect = config.name === "phoenix" ? createOpenInferenceDialect() : genAiDialect;
+    const scope = { name: "aegra", version: config.version ?? "0" };
+    this.#sender = this.#createSender(scope, deps.spool);
+    this.#environment = {
+      settings: {
+        mask: config.mask,
+        capture: { input: config.capture?.input ?? true, output: config.capture?.output ?? true },
+      },
+      packages,
+      dialect: dialect satisfies Dialect,
+      spans: createSpanFactory(packages, {
+        scope,
+        onSpan: (span) => this.#sender.put(span),
+        encode: config.protocol === "http/json" ? encodeJsonSpan : createSpanEncoder(),
+      }),
+      recorded: () => this.#sender.recorded(),
+      schemas: new WeakMap(),
+      notice: (kind, message) =>
+        this.#once(kind, () => {
+          if (kind === "cut")
+            this.#log.warn(
+              `Something was too long for a trace and was cut, with a mark (${message}). Said once.`,
+            );
+          else
+            this.#log.error(
+              `The mask of the configuration failed: ${message}. The fields it fails on are withheld. Said once.`,
+            );
+        }),
+    };
+  }
+
+  place(run: TraceableRun): TracePlace {
+    return { trace_id: traceIdOf(run.run_id) };
+  }
+
+  startRun(run: ObservedRun): RunObservation {
+    if (this.#closed) return createNoopObserver().startRun(run);
+    try {
+      return observeRun(this.#environment, run, (error) => this.#onBug(error));
+    } catch (error) {
+      this.#onBug(error);
+      return createNoopObserver().startRun(run);
+    }
+  }
+
+  /** OTLP has no scores. */
+  async score(): Promise<void> {}
+
+  traceUrl(): undefined {
+    return undefined;
+  }
+
+  status(): ObserverStatus[] {
+    const { state, lastError } = this.#sender;
+    const title = TITLES[this.#config.name];
+    const host = hostOf(this.#config.url);
+    const told: Record<DeliveryState, Pick<ObserverStatus, "state" | "message">> = {
+      idle: { state: "on", message: `Traces go to ${title} at ${host}.` },
+      up: { state: "on", message: `Traces go to ${title} at ${host}.` },
+      down: {
+        state: "unreachable",
+        message: `${capital(title)} at ${host} does not accept traces now (${lastError}). They wait and are tried again.`,
+      },
+      refused: {
+        state: "misconfigured",
+        message: `${capital(title)} at ${host} refuses the traces (${lastError}): check its keys. They wait in the meantime.`,
+      },
+    };
+    return [
+      {
+        name: this.#config.name,
+        ...told[state],
+        host,
+        scores: false,
+        spans: this.#sender.counts(),
+        last_error: lastError,
+        delivery: toDeliveryStatus(this.#sender),
+      },
+    ];
+  }
+
+  async ready(): Promise<void> {}
+
+  flush(timeoutMs: number): Promise<boolean> {
+    return this.#sender.flush(timeoutMs);
+  }
+
+  async shutdown(timeoutMs: number): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    const before = this.#sender.counts().dropped;
+    await this.#sender.close(timeoutMs);
+    const { dropped, pending } = this.#sender.counts();
+    const title = TITLES[this.#config.name];
+    const lost = dropped - before;
+    if (lost > 0)
+      this.#log.warn(
+        { spans: lost },
+        `${lost} spans were not delivered to ${title} before the server stopped.`,
+      );
+    if (pending > 0)
+      this.#log.info(
+        { spans: pending },
+        `${pending} spans for ${title} wait on disk for the next start.`,
+      );
+  }
+
+  #createSender(scope: { name: string; version: string }, spool: SpoolOptions | undefined): Sender {
+    const { name, protocol, url, headers, timeoutMs } = this.#config;
+    const json = protocol === "http/json";
+    const origin = { resource: this.#config.resource, scope };
+    const title = TITLES[name];
+    return createSpooledSender({
+      spool,
+      // What waits on disk is in one form or the other.
+      target: json ? `${name}-json` : name,
+      stream: "spans",
+      log: this.#log,
+      transport: createHttpTransport({
+        url,
+        headers,
+        timeoutMs,
+        contentType: json ? "application/json" : "application/x-protobuf",
+      }),
+      encode: json ? createJsonRequestEncoder(origin) : createRequestEncoder(origin),
+      flushAt: this.#config.flushAt ?? 256,
+      flushIntervalMs: this.#config.flushIntervalMs ?? 1_000,
+      onState: (state, message) => this.#onDelivery(state, message),
+      onRefused: (record, message, kept) =>
+        this.#log.error(
+          { trace_id: record.traceId, bytes: record.bytes.length },
+          `${capital(title)} refused a span for good: ${message}${kept ? " (kept as a dead letter: aegra traces dead-letters)" : ""}`,
+        ),
+      onPartial: (rejected, message) =>
+        this.#log.error(
+          { rejected },
+          `${capital(title)} left out ${rejected} spans of an accepted request: ${message}`,
+        ),
+    });
+  }
+
+  /** One line per change of state. */
+  #onDelivery(state: DeliveryState, message: string): void {
+    const title = capital(TITLES[this.#config.name]);
+    if (state === "up") {
+      if (this.#noticed.delete("down"))
+        this.#log.info(`${title} accepts traces again; what waited is being sent.`);
+      return;
+    }
+    this.#noticed.add("down");
+    this.#log.warn(
+      state === "refused"
+        ? `${title} refuses the traces (${message}): check its keys. They wait in the meantime.`
+        : `${title} does not accept traces (${message}). They wait and are tried again.`,
+    );
+  }
+
+  #onBug(error: unknown): void {
+    this.#once("bug", () =>
+      this.#log.error(
+        { err: error },
+        "Tracing met an error of its own; the run is not affected. Said once.",
+      ),
+    );
+  }
+
+  #once(kind: string, say: () => void): void {
+    if (this.#noticed.has(kind)) return;
+    this.#noticed.add(kind);
+    say();
+  }
+}
+
+function hostOf(url: string): string {
+  return URL.canParse(url) ? new URL(url).origin : url;
+}
+
+function capital(title: string): string {
+  return title.charAt(0).toUpperCase() + title.slice(1);
+}
