@@ -1,5 +1,3 @@
-import { ServerError } from "../errors.ts";
-
 /** An error as a stream's `error` event, a failed wait's `__error__` and a thread carry it: never a stack. */
 export interface PublicError {
   error: string;
@@ -8,9 +6,12 @@ export interface PublicError {
 
 /** What a client may know of something a graph threw. */
 export function toPublicError(error: unknown): PublicError {
-  if (error instanceof ServerError) return { error: error.name, message: error.message };
-  if (error instanceof Error) {
-    return { error: error.name || "Error", message: error.message };
+  try {
+    if (error instanceof Error) {
+      return { error: String(error.name || "Error"), message: String(error.message) };
+    }
+  } catch {
+    // Anything can be thrown, also what throws when it is looked at.
   }
   return {
     error: "Error",

@@ -178,14 +178,23 @@ function toInterrupt(snapshot: StateSnapshot): Execution["interrupt"] {
   return { interrupts, values };
 }
 
-/** Says in the user's terms what LangGraph says in its own. */
+/** Says in the user's terms what LangGraph says in its own; something in any case, as nothing is no error. */
 function explain(error: unknown, run: RunRecord): unknown {
-  const code = (error as { lc_error_code?: unknown } | undefined)?.lc_error_code;
-  if (run.temporary && code === "MISSING_CHECKPOINTER") {
-    return new Error(
-      'The graph called interrupt(), but this run has no thread to wait on. Run it on a thread, or with on_completion: "keep".',
-      { cause: error },
-    );
+  if (error === undefined || error === null) {
+    return new Error(`The graph threw ${String(error)}, which does not tell what is wrong.`);
   }
-  return error;
+  if (!run.temporary || !isMissingCheckpointer(error)) return error;
+  return new Error(
+    'The graph called interrupt(), but this run has no thread to wait on. Run it on a thread, or with on_completion: "keep".',
+    { cause: error },
+  );
+}
+
+function isMissingCheckpointer(error: unknown): boolean {
+  try {
+    return (error as { lc_error_code?: unknown }).lc_error_code === "MISSING_CHECKPOINTER";
+  } catch {
+    // A graph can throw what throws when it is looked at.
+    return false;
+  }
 }

@@ -58,13 +58,18 @@ async function rollback(
 ): Promise<LeftState> {
   const before = await runs.checkpointBefore(run);
   await checkpoints.deleteAfter(run.thread_id, before);
-  const graph = await graphs.bind(run.graph_id, {
-    config: { configurable: { thread_id: run.thread_id } },
-    access: "threads.read",
-    checkpointer: checkpoints.forRun({ threadId: run.thread_id }),
-    store,
-  });
-  const snapshot = await graph.getState({ configurable: { thread_id: run.thread_id } });
+  const config = { configurable: { thread_id: run.thread_id } };
+  const snapshot = await graphs
+    .bind(run.graph_id, {
+      config,
+      access: "threads.read",
+      checkpointer: checkpoints.forRun({ threadId: run.thread_id }),
+      store,
+    })
+    .then((graph) => graph.getState(config))
+    // A graph that cannot be built any more must not keep its run from ending.
+    .catch(() => undefined);
+  if (!snapshot) return { values: {}, interrupts: {}, interrupted: false };
   const interrupts = pendingInterrupts(snapshot);
   return {
     values: snapshot.values ?? {},

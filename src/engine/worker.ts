@@ -1,10 +1,12 @@
 import { randomUUID } from "node:crypto";
 import type { BaseStore } from "@langchain/langgraph-checkpoint";
+import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
 import type { ObservedRun, Observer, RunObservation } from "../observability/observer.ts";
 import type { CancelAction } from "../protocol/runs.ts";
 import type { Lease, RunRecord, RunRepository, RunResult } from "../storage/runs.ts";
+import { toPublicError } from "./errors.ts";
 import type { EventLog, EventWriter } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
 import { executeRun, type Stop } from "./execute.ts";
@@ -309,17 +311,23 @@ export class Worker {
     await writer.flush().catch((error: unknown) => this.#complain(error, run.run_id));
     // Before anybody is told that the run is over: its trace outlives this process as the run does.
     await recorded;
-    if (!(await this.#finish(active.lease, result))) return undefined;
-    if (stop?.kind === "rollback") await this.#options.runs.delete(run.run_id);
-    return result;
+    const written = await this.#finish(active.lease, result);
+    if (written?.error && !result.error) writer.append({ event: "error", data: written.error });
+    if (written && stop?.kind === "rollback") await this.#options.runs.delete(run.run_id);
+    return written;
   }
 
-  /** Writes the result, patiently: it is all that is left of the work. False if the lease is lost. */
-  async #finish(lease: Lease, result: RunResult): Promise<boolean> {
+  /**
+   * Writes the result, patiently: it is all that is left of the work. Gives what was written, which is an
+   * error if the result has no form that can be stored; `undefined` if the lease is lost.
+   */
+  async #finish(lease: Lease, result: RunResult): Promise<RunResult | undefined> {
     for (let tries = 1; ; tries += 1) {
       try {
-        return (await this.#options.runs.finish(lease, result)) === "finished";
+        const done = await this.#options.runs.finish(lease, result);
+        return done === "finished" ? result : undefined;
       } catch (error) {
+        if (error instanceof ServerError) return this.#finish(lease, toFailure(error));
         if (tries === FINISH_TRIES) throw error;
         await new Promise((resolve) => setTimeout(resolve, 100 * 2 ** tries));
       }
@@ -339,6 +347,17 @@ export class Worker {
   #complain(error: unknown, runId?: string): void {
     this.#options.log.error({ err: error, run_id: runId }, "worker");
   }
+}
+
+function toFailure(error: ServerError): RunResult {
+  return {
+    status: "error",
+    interrupted: false,
+    output: undefined,
+    error: toPublicError(error),
+    values: undefined,
+    interrupts: {},
+  };
 }
 
 function tooManyAttempts(run: RunRecord): string {

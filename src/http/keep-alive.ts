@@ -21,11 +21,11 @@ export function toPatientJson(
     start(controller) {
       controller.enqueue(BEAT);
       beat = setInterval(() => controller.enqueue(BEAT), BEAT_MS);
-      value.then(
+      value.then(options.serialise).then(
         (answer) => {
           clearInterval(beat);
           if (over) return;
-          controller.enqueue(encoder.encode(options.serialise(answer)));
+          controller.enqueue(encoder.encode(answer));
           controller.close();
         },
         (error: unknown) => {

@@ -5,6 +5,7 @@ import type {
   RunListQuery,
   RunStatus,
 } from "../protocol/runs.ts";
+import { ServerError } from "../errors.ts";
 import type { Metadata } from "../protocol/common.ts";
 import type { Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
@@ -140,7 +141,10 @@ export interface RunRepository {
   }): Promise<{ run_id: string; attempt: number }[]>;
   /** Gives a run back unfinished, so that another worker takes it; false if the lease is lost. */
   release(lease: Lease): Promise<boolean>;
-  /** Ends a run and settles its thread; `lost` if the lease is not held any more. */
+  /**
+   * Ends a run and settles its thread; `lost` if the lease is not held any more. Rejects with
+   * `invalid_request` if the result has no form the database can store, however often it is tried.
+   */
   finish(lease: Lease, result: RunResult): Promise<"finished" | "lost">;
   /**
    * Stops a run: a pending one ends at once, a running one is marked for its worker. Gives what was done, or
@@ -162,6 +166,32 @@ export interface RunRepository {
 function restingStatus(result: RunResult): "error" | "interrupted" | "idle" {
   if (result.error !== undefined) return "error";
   return result.interrupted ? "interrupted" : "idle";
+}
+
+function toFinishParams(lease: Lease, result: RunResult): unknown[] {
+  try {
+    return [
+      lease.run_id,
+      lease.worker_id,
+      lease.attempt,
+      result.status,
+      result.interrupted,
+      result.output === undefined ? null : toJson(result.output),
+      result.error === undefined ? null : toJson(result.error),
+      result.values === undefined ? null : toJson(result.values),
+      toJson(result.interrupts),
+      restingStatus(result),
+    ];
+  } catch (cause) {
+    throw unstorable(cause);
+  }
+}
+
+function unstorable(cause: unknown): ServerError {
+  const reason = cause instanceof Error ? cause.message : "it has no JSON";
+  return new ServerError("invalid_request", `The graph's state cannot be stored: ${reason}`, {
+    cause,
+  });
 }
 
 export function createRunRepository(database: Queryable): RunRepository {
@@ -267,18 +297,13 @@ export function createRunRepository(database: Queryable): RunRepository {
     },
 
     async finish(lease, result) {
-      const { rows } = await database.query(FINISH, [
-        lease.run_id,
-        lease.worker_id,
-        lease.attempt,
-        result.status,
-        result.interrupted,
-        result.output === undefined ? null : toJson(result.output),
-        result.error === undefined ? null : toJson(result.error),
-        result.values === undefined ? null : toJson(result.values),
-        toJson(result.interrupts),
-        restingStatus(result),
-      ]);
+      const { rows } = await database
+        .query(FINISH, toFinishParams(lease, result))
+        .catch((cause: unknown) => {
+          // The data itself is refused (22), or is too large (54).
+          const { code } = cause as { code?: unknown };
+          throw typeof code === "string" && /^(22|54)/.test(code) ? unstorable(cause) : cause;
+        });
       return rows.length > 0 ? "finished" : "lost";
     },
 
