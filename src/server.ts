@@ -20,6 +20,7 @@ import { listen } from "./http/listen.ts";
 import { loadConfigured, loadFunction } from "./modules/function.ts";
 import type { SpoolOptions } from "./observability/delivery/spooled-sender.ts";
 import type { Mask } from "./observability/langfuse/config.ts";
+import { withoutDoubleTraces } from "./observability/foreign-handlers.ts";
 import { loadLangfuseObserver } from "./observability/langfuse/observer.ts";
 import type { Logger } from "./observability/log.ts";
 import type { Observer } from "./observability/observer.ts";
@@ -93,7 +94,8 @@ async function compose(
       "no authentication: everybody who can reach this server can use it (set auth.path to change that)",
     );
   }
-  let graphs = loaded;
+  const tracedOnce = (registry: GraphRegistry) => withoutOwnLangfuse(registry, observer, log);
+  let graphs = tracedOnce(loaded);
 
   const assistants = createAssistantRepository(database);
   await registerSystemAssistants(assistants, graphs);
@@ -210,7 +212,7 @@ async function compose(
     },
     async replaceGraphs(registry) {
       await registerSystemAssistants(assistants, registry);
-      graphs = registry;
+      graphs = tracedOnce(registry);
     },
     close: (graceMs = DEFAULT_GRACE_MS) => (closing ??= close(graceMs)),
   };
@@ -267,6 +269,19 @@ async function openObserver(
   );
   closers.push(() => observer.shutdown(1_000));
   return observer;
+}
+
+/** Graphs whose runs this server sends to Langfuse do not send them a second time by a handler of their own. */
+function withoutOwnLangfuse(registry: GraphRegistry, observer: Observer, log: Logger) {
+  return withoutDoubleTraces(registry, {
+    traced: () =>
+      observer.status().some(({ name, state }) => name === "langfuse" && state !== "misconfigured"),
+    onRemoved: (graph) =>
+      log.warn(
+        { graph },
+        `Graph "${graph}" has a Langfuse handler of its own, which is left out: its runs are traced by this server.`,
+      ),
+  });
 }
 
 /** Where traces wait on disk; `undefined` where they wait in memory. */

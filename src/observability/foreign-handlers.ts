@@ -6,8 +6,7 @@ const LANGFUSE_HANDLER = "LangfuseCallbackHandler";
 
 /**
  * `callbacks` without Langfuse handlers of the application's own, which would send every observation a second time.
- * For a graph's own `config.callbacks`, where this server traces to Langfuse itself. The input is not changed;
- * `removed` says how many there were.
+ * The input is not changed; `removed` says how many there were.
  */
 export function withoutLangfuseHandlers(callbacks: Callbacks | undefined): {
   callbacks: Callbacks | undefined;
@@ -23,6 +22,36 @@ export function withoutLangfuseHandlers(callbacks: Callbacks | undefined): {
   const doubles = copy.handlers.filter(isLangfuse);
   for (const handler of doubles) copy.removeHandler(handler);
   return { callbacks: copy, removed: doubles.length };
+}
+
+/** As much of a graph registry as is needed here. */
+interface Binds {
+  bind(id: string, options: never): Promise<{ config?: { callbacks?: Callbacks } }>;
+}
+
+/**
+ * A registry whose graphs come without Langfuse handlers of their own for as long as `traced` says that this server
+ * sends their runs to Langfuse itself. Only the copy that is bound for a run is changed. `onRemoved` hears of each
+ * graph once.
+ */
+export function withoutDoubleTraces<Registry extends Binds>(
+  registry: Registry,
+  options: { traced: () => boolean; onRemoved: (graphId: string) => void },
+): Registry {
+  const said = new Set<string>();
+  const bind: Registry["bind"] = async (id, bindOptions) => {
+    const graph = await registry.bind(id, bindOptions);
+    if (graph.config?.callbacks === undefined || !options.traced()) return graph;
+    const { callbacks, removed } = withoutLangfuseHandlers(graph.config.callbacks);
+    if (removed === 0 || callbacks === undefined) return graph;
+    graph.config = { ...graph.config, callbacks };
+    if (!said.has(id)) {
+      said.add(id);
+      options.onRemoved(id);
+    }
+    return graph;
+  };
+  return { ...registry, bind };
 }
 
 function isLangfuse(handler: BaseCallbackHandler): boolean {
