@@ -16,6 +16,14 @@ export type Behaviour =
   | { kind: "slow"; ms: number }
   /** Breaks the connection, before or after storing what came. */
   | { kind: "drop"; after?: "storing" }
+  /** Breaks the connection when a part of the request has come. */
+  | { kind: "half-read" }
+  /** Answers at once, reads no more, and hangs up: a proxy that does not want the body. */
+  | { kind: "unread"; status: number }
+  /** Breaks the connection in the middle of its answer, with what came stored. */
+  | { kind: "cut-answer" }
+  /** 200 with a page: a captive portal, or a proxy that wants a login. */
+  | { kind: "page" }
   /** 413 for uncompressed bodies over the limit. */
   | { kind: "limit"; bytes: number }
   /** 400 for the whole batch if it holds such a span. */
@@ -55,6 +63,8 @@ export interface LangfuseReceiver {
   behave(behaviour: Behaviour, path?: string): void;
   /** Accepts these keys from now on. */
   setKeys(publicKey: string, secretKey: string): void;
+  /** Requests for traces (or `path`) that came, also those that were not read to the end. */
+  attempts(path?: string): number;
   trace(traceId: string): ReceivedSpan[];
   traceIds(): string[];
   /** What a real server would drop or misread, of all that came. */
@@ -103,6 +113,7 @@ class Receiver implements LangfuseReceiver {
   readonly #waiters = new Set<() => void>();
   readonly #found: string[] = [];
   readonly #bodies = new Map<string, string>();
+  readonly #attempts = new Map<string, number>();
 
   constructor(options: ReceiverOptions) {
     this.#options = options;
@@ -134,6 +145,11 @@ class Receiver implements LangfuseReceiver {
   setKeys(publicKey: string, secretKey: string): void {
     this.publicKey = publicKey;
     this.secretKey = secretKey;
+  }
+
+  attempts(path = TRACES): number {
+    const read = this.requests.filter((request) => request.path === path).length;
+    return read + (this.#attempts.get(path) ?? 0);
   }
 
   trace(traceId: string): ReceivedSpan[] {
@@ -204,6 +220,13 @@ class Receiver implements LangfuseReceiver {
     const base = this.#options.basePath ?? "";
     const url = (request.url ?? "/").split("?")[0] ?? "/";
     const path = url.startsWith(base) ? url.slice(base.length) : url;
+    const early = this.#behaviours.get(path);
+    if (early?.kind === "half-read" || early?.kind === "unread") {
+      meetEarly(early, request, response);
+      this.#attempts.set(path, (this.#attempts.get(path) ?? 0) + 1);
+      for (const check of this.#waiters) check();
+      return;
+    }
     const raw = await read(request);
     const body = request.headers["content-encoding"] === "gzip" ? gunzipSync(raw) : raw;
     const entry: ReceivedRequest = {
@@ -250,6 +273,20 @@ class Receiver implements LangfuseReceiver {
           headers,
         );
       }
+      case "cut-answer":
+        this.#store(path, body, entry);
+        response.writeHead(200, { "content-type": "application/json", "content-length": 1_000 });
+        response.write('{"partial');
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        request.socket.resetAndDestroy();
+        return undefined;
+      case "page":
+        response.writeHead(200, { "content-type": "text/html" });
+        response.end("<html>Log in first</html>");
+        return 200;
+      case "half-read":
+      case "unread":
+        return undefined;
       case "slow":
         await new Promise((resolve) => setTimeout(resolve, behaviour.ms));
         break;
@@ -290,6 +327,13 @@ class Receiver implements LangfuseReceiver {
         status: 200,
         body: { data: [{ id: this.projectId, name: this.#options.projectName ?? "Test project" }] },
       };
+    }
+    const [, traceId] = /^\/api\/public\/traces\/([0-9a-f]{32})$/u.exec(path) ?? [];
+    if (traceId !== undefined) {
+      const found = this.spans.some((span) => span.traceId === traceId);
+      return found
+        ? { status: 200, body: { id: traceId } }
+        : { status: 404, body: { message: "Trace not found" } };
     }
     if (path === "/api/public/scores") {
       const score = JSON.parse(body.toString()) as ReceivedScore;
@@ -332,6 +376,19 @@ class Receiver implements LangfuseReceiver {
     this.spans.push(...spans);
     return { status: 200, body: {} };
   }
+}
+
+function meetEarly(
+  behaviour: Extract<Behaviour, { kind: "half-read" | "unread" }>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): void {
+  if (behaviour.kind === "half-read") {
+    request.once("data", () => request.socket.destroy());
+    return;
+  }
+  response.writeHead(behaviour.status, { "content-type": "application/json", connection: "close" });
+  response.end("{}", () => request.socket.destroy());
 }
 
 function groupByTrace(spans: readonly ReceivedSpan[]): Map<string, ReceivedSpan[]> {

@@ -63,6 +63,9 @@ export interface DiskStoreOptions {
   limits?: Partial<DiskLimits> | undefined;
   /** Waits for the disk itself after every write: safe against power loss, and slower. */
   fsync: boolean;
+  /** How often a disk that takes nothing is tried again, and neighbours are looked after. */
+  retryMs?: number;
+  adoptMs?: number;
   onEvent: (event: StoreEvent) => void;
   /** Something can be taken that was not added here. */
   onAdopted: () => void;
@@ -302,7 +305,7 @@ class DiskStore implements RecordStore {
     this.#queueBytes = 0;
     if (this.#closed) return;
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => void this.#tryDisk(), RETRY_MS);
+    this.#retry = setTimeout(() => void this.#tryDisk(), this.#options.retryMs ?? RETRY_MS);
     this.#retry.unref();
   }
 
@@ -471,7 +474,7 @@ class DiskStore implements RecordStore {
         .catch(() => {})
         .finally(() => {
           this.#adopting = undefined;
-          if (!this.#closed && this.#folder !== undefined) this.#adoptIn(ADOPT_MS);
+          if (!this.#closed && this.#folder !== undefined) this.#adoptIn(this.#options.adoptMs ?? ADOPT_MS);
         });
     }, ms);
     this.#adoption.unref();
