@@ -118,7 +118,10 @@ export class ThreadStates {
   /** Deletes a thread with everything on it, after stopping its runs; false if there is none. */
   async delete(threadId: string): Promise<boolean> {
     await this.#options.runs.stopThread(threadId);
-    return this.#options.threads.delete(threadId);
+    const deleted = await this.#options.threads.delete(threadId);
+    // What a run was still saving when its thread went.
+    if (deleted) await this.#options.checkpoints.deleteThread(threadId);
+    return deleted;
   }
 
   async #save(thread: Thread, graph: CompiledGraph): Promise<void> {

@@ -1,10 +1,13 @@
 import type { Thread, ThreadFilter, ThreadSearch } from "../protocol/threads.ts";
 import { Conditions } from "./conditions.ts";
-import type { Queryable } from "./database.ts";
+import type { Database, Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
 
 const COLUMNS =
   "thread_id, created_at, updated_at, state_updated_at, metadata, config, status, values, interrupts, error";
+
+const DEADLOCK = "40P01";
+const DELETE_TRIES = 5;
 
 /** The state of a thread as it is kept beside its checkpoints. */
 export interface ThreadSnapshot {
@@ -33,7 +36,29 @@ export interface ThreadRepository {
   saveState(threadId: string, snapshot: ThreadSnapshot): Promise<void>;
 }
 
-export function createThreadRepository(database: Queryable): ThreadRepository {
+/**
+ * The row is locked first and all else deleted in a second statement: one alone would not see the run of a
+ * request that was ahead of it at the lock.
+ */
+async function deleteThread(tx: Queryable, threadId: string): Promise<boolean> {
+  const { rows } = await tx.query(
+    "SELECT thread_id FROM threads WHERE thread_id = $1::uuid FOR UPDATE",
+    [threadId],
+  );
+  if (rows.length === 0) return false;
+  await tx.query(
+    `WITH gone AS (DELETE FROM threads WHERE thread_id = $1::uuid RETURNING thread_id::text),
+          runs_gone AS (DELETE FROM runs r USING gone WHERE r.thread_id = $1::uuid),
+          checkpoints_gone AS (DELETE FROM checkpoints c USING gone WHERE c.thread_id = gone.thread_id),
+          blobs_gone AS (DELETE FROM checkpoint_blobs b USING gone WHERE b.thread_id = gone.thread_id),
+          writes_gone AS (DELETE FROM checkpoint_writes w USING gone WHERE w.thread_id = gone.thread_id)
+     SELECT thread_id FROM gone`,
+    [threadId],
+  );
+  return true;
+}
+
+export function createThreadRepository(database: Database): ThreadRepository {
   const where = (filter: ThreadFilter & { ids?: string[] | undefined }): Conditions => {
     const conditions = new Conditions();
     if (filter.ids) conditions.add((p) => `thread_id = ANY(${p(filter.ids)}::uuid[])`);
@@ -81,16 +106,15 @@ export function createThreadRepository(database: Queryable): ThreadRepository {
     },
 
     async delete(threadId) {
-      const { rows } = await database.query(
-        `WITH gone AS (DELETE FROM threads WHERE thread_id = $1::uuid RETURNING thread_id::text),
-              runs_gone AS (DELETE FROM runs r USING gone WHERE r.thread_id = $1::uuid),
-              checkpoints_gone AS (DELETE FROM checkpoints c USING gone WHERE c.thread_id = gone.thread_id),
-              blobs_gone AS (DELETE FROM checkpoint_blobs b USING gone WHERE b.thread_id = gone.thread_id),
-              writes_gone AS (DELETE FROM checkpoint_writes w USING gone WHERE w.thread_id = gone.thread_id)
-         SELECT thread_id FROM gone`,
-        [threadId],
-      );
-      return rows.length > 0;
+      for (let tries = 1; ; tries += 1) {
+        try {
+          return await database.transaction((tx) => deleteThread(tx, threadId));
+        } catch (error) {
+          // A run that ends at this moment has its own row and waits for the thread's: one of the two gives way.
+          if ((error as { code?: unknown }).code !== DEADLOCK || tries === DELETE_TRIES)
+            throw error;
+        }
+      }
     },
 
     async ofAssistant(assistantId) {
