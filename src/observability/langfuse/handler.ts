@@ -3,7 +3,6 @@ import {
   classifyChain,
   componentName,
   isGraph,
-  ownTags,
   TYPE_KEY,
   type ObservationType,
 } from "./classify.ts";
@@ -15,12 +14,11 @@ import {
   toModelOutput,
   type SchemaCache,
 } from "./generation.ts";
-import { isMessage, isRecord, readableContent } from "./messages.ts";
+import { isMessage, readableContent } from "./messages.ts";
 import { errorStack, readFailure, type Failure, type Level } from "./outcome.ts";
+import { newMetadata, tagMetadata, toolInput, unwrap, type Metadata } from "./step-details.ts";
 import type { Observation, ObservationFields, RunTrace } from "./trace.ts";
 import { NO_USAGE, usageOf } from "./usage.ts";
-
-type Metadata = Readonly<Record<string, unknown>>;
 
 /** A LangChain run under way: an observation, or noise that lends its children its parent's observation. */
 interface Step {
@@ -105,7 +103,7 @@ export class RunHandler extends BaseCallbackHandler {
         return;
       }
       const name = kind.name ?? parent?.name ?? "graph";
-      const model = kind.type === "embedding" ? textOf(metadata["ls_model_name"]) : undefined;
+      const model = kind.type === "embedding" ? modelName(metadata) : undefined;
       this.#begin(
         { type: kind.type, name, runId, parent, metadata, tags },
         { input: unwrap(inputs, "input"), model },
@@ -381,6 +379,11 @@ function newStep(step: Pick<Step, "observation" | "own" | "name" | "metadata" | 
   return { ...step, model: undefined, firstToken: undefined, prompt: undefined };
 }
 
+function modelName(metadata: Metadata): string | undefined {
+  const name = metadata["ls_model_name"];
+  return typeof name === "string" ? name : undefined;
+}
+
 /** A model call that did not come to its end: its first token, and no usage the server would have to guess. */
 function unused(step: Step): ObservationFields {
   if (step.observation.type !== "generation") return {};
@@ -388,66 +391,4 @@ function unused(step: Step): ObservationFields {
     completionStart: step.firstToken,
     ...(step.model === undefined ? {} : { usage: NO_USAGE }),
   };
-}
-
-/** LangChain wraps what is not an object as `{input: ...}` or `{output: ...}`. */
-function unwrap(value: unknown, key: "input" | "output"): unknown {
-  if (!isRecord(value) || isMessage(value)) return value;
-  return Object.keys(value).length === 1 && key in value ? value[key] : value;
-}
-
-function textOf(value: unknown): string | undefined {
-  return typeof value === "string" ? value : undefined;
-}
-
-const TOOL_JSON_CHARS = 200_000;
-
-/** LangChain hands a tool's arguments over as JSON text. */
-function toolInput(input: unknown): unknown {
-  if (typeof input !== "string" || input.length > TOOL_JSON_CHARS || !/^\s*[[{]/.test(input))
-    return input;
-  try {
-    const parsed: unknown = JSON.parse(input);
-    const isCall = isRecord(parsed) && parsed["type"] === "tool_call" && "args" in parsed;
-    return isCall ? parsed["args"] : parsed;
-  } catch {
-    return input;
-  }
-}
-
-/** LangGraph's keys that every step inside a node keeps: the graph view is drawn from them. */
-const NODE_KEYS = ["langgraph_node", "langgraph_step"] as const;
-
-const NOISE_KEY =
-  /^(?:__|checkpoint_ns$|ls_integration$|versions$|langfuse|lc_|ls_(?:temperature|max_tokens|stop|model_name)$)/;
-
-/** What a step's metadata says beyond its parent's; the run's own was said on the root. */
-function newMetadata(
-  metadata: Metadata,
-  inherited: Metadata | undefined,
-  type: ObservationType,
-): Metadata {
-  const own: Record<string, unknown> = {};
-  for (const key of NODE_KEYS) {
-    if (metadata[key] !== undefined) own[key] = metadata[key];
-  }
-  for (const [key, value] of Object.entries(metadata)) {
-    if (NOISE_KEY.test(key) || key in own || key === TYPE_KEY) continue;
-    if (key.startsWith("ls_") && type !== "generation" && type !== "embedding") continue;
-    if (inherited === undefined ? key.startsWith("langgraph_") : !sameValue(inherited[key], value))
-      own[key] = value;
-  }
-  return own;
-}
-
-function sameValue(left: unknown, right: unknown): boolean {
-  if (left === right) return true;
-  return Array.isArray(left) && Array.isArray(right) && left.length === right.length
-    ? left.every((entry, index) => entry === right[index])
-    : false;
-}
-
-function tagMetadata(tags: readonly string[], inherited: readonly string[]): Metadata {
-  const own = ownTags(tags).filter((tag) => !inherited.includes(tag));
-  return own.length === 0 ? {} : { tags: own };
 }
