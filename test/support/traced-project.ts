@@ -1,0 +1,99 @@
+import { join } from "node:path";
+import { createProject, startChild, type ChildServer } from "./child-server.ts";
+import type { LangfuseReceiver, ReceivedSpan } from "./langfuse-receiver.ts";
+
+/** Three quick nodes; and three that take their time, so that a process can be killed between them. */
+const GRAPH = `
+import { Annotation, StateGraph } from "@langchain/langgraph";
+
+const State = Annotation.Root({
+  input: Annotation<string>(),
+  trail: Annotation<string[]>({ reducer: (a, b) => a.concat(b), default: () => [] }),
+});
+const build = (ms: number) => {
+  const node = (name: string) => async () => {
+    if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
+    return { trail: [name] };
+  };
+  return new StateGraph(State)
+    .addNode("one", node("one"))
+    .addNode("two", node("two"))
+    .addNode("three", node("three"))
+    .addEdge("__start__", "one")
+    .addEdge("one", "two")
+    .addEdge("two", "three")
+    .compile();
+};
+export const quick = build(0);
+export const slow = build(300);
+`;
+
+/** The observations of a run of either graph: the root and its nodes. */
+const SPANS = ["one", "three", "two"];
+
+/** A project whose runs are traced, in a folder of its own with its own data. */
+export interface TracedProject {
+  folder: string;
+  /** Starts `aegra start`; variables outrank those of the project. */
+  start(env?: Record<string, string | undefined>): Promise<ChildServer>;
+  remove(): Promise<void>;
+}
+
+/** Creates it. Nothing waits long: short timeouts, small batches. */
+export async function createTracedProject(
+  receiver: Pick<LangfuseReceiver, "url" | "publicKey" | "secretKey">,
+  env: Record<string, string | undefined> = {},
+): Promise<TracedProject> {
+  const project = await createProject({
+    "graph.ts": GRAPH,
+    "aegra.json": JSON.stringify({
+      graphs: { quick: "./graph.ts:quick", slow: "./graph.ts:slow" },
+    }),
+  });
+  return {
+    ...project,
+    start: (overrides = {}) =>
+      startChild(project.folder, {
+        AEGRA_DATA_DIR: join(project.folder, ".aegra"),
+        LANGFUSE_LOGGING: "true",
+        LANGFUSE_PUBLIC_KEY: receiver.publicKey,
+        LANGFUSE_SECRET_KEY: receiver.secretKey,
+        LANGFUSE_HOST: receiver.url,
+        LANGFUSE_TIMEOUT: "0.5",
+        LANGFUSE_FLUSH_INTERVAL: "0.05",
+        ...env,
+        ...overrides,
+      }),
+  };
+}
+
+/** One run without a thread, waited for. Gives its trace id; throws if it did not succeed. */
+export async function runOnce(server: ChildServer, graph: "quick" | "slow"): Promise<string> {
+  let runId = "";
+  const output: unknown = await server.client.runs.wait(null, graph, {
+    input: { input: "x" },
+    onRunCreated: (run) => (runId = run.run_id),
+  });
+  const trail = (output as { trail?: string[] }).trail?.join();
+  if (trail !== "one,two,three")
+    throw new Error(`the run answered ${JSON.stringify(output).slice(0, 500)}`);
+  return runId.replaceAll("-", "");
+}
+
+/** What is missing of these traces, as sentences; empty if each has its root and all its nodes. */
+export function missing(spans: readonly ReceivedSpan[], traceIds: readonly string[]): string[] {
+  const byTrace = new Map<string, Map<string, ReceivedSpan>>();
+  for (const span of spans) {
+    const trace = byTrace.get(span.traceId) ?? new Map<string, ReceivedSpan>();
+    byTrace.set(span.traceId, trace.set(span.spanId, span));
+  }
+  return traceIds.flatMap((traceId) => {
+    const trace = [...(byTrace.get(traceId)?.values() ?? [])];
+    const roots = trace.filter((span) => span.parentSpanId === undefined);
+    const names = new Set(trace.map((span) => span.name));
+    return [
+      ...(roots.length === 1 ? [] : [`${traceId}: ${roots.length} roots`]),
+      ...SPANS.filter((name) => !names.has(name)).map((name) => `${traceId}: no ${name}`),
+    ];
+  });
+}
