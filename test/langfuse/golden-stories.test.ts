@@ -144,6 +144,18 @@ test("a cancel is a warning", async () => {
   expect(text).toBe(expected);
 });
 
+test("a signal whose reason is no error is a cancel all the same", async () => {
+  const stop = new AbortController();
+  setTimeout(() => stop.abort({ kind: "cancel" }), 20);
+  const { text, expected } = await bench.trace("cancel-by-reason", waiting(), {
+    input: { count: 0 },
+    run: { signal: stop.signal },
+    config: { signal: stop.signal },
+    outcome: { status: "cancelled" },
+  });
+  expect(text).toBe(expected);
+});
+
 test("a rollback is a warning", async () => {
   const stop = new AbortController();
   setTimeout(() => stop.abort(new DOMException("stopped", "AbortError")), 20);

@@ -23,9 +23,11 @@ export function readFailure(error: unknown, signal: AbortSignal | undefined): Fa
       return { level: "DEFAULT", statusMessage: undefined, output: bubbleUpOutput(error) };
     }
     const cancelled = isCancel(error, signal);
+    // A signal's reason need not be an error, and then says nothing to a reader.
+    const text = cancelled && !(error instanceof Error) ? "stopped" : errorText(error);
     return {
       level: cancelled ? "WARNING" : "ERROR",
-      statusMessage: errorText(error),
+      statusMessage: text,
       errorType: errorType(error),
       output: undefined,
     };
