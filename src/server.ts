@@ -17,12 +17,12 @@ import { loadGraphs } from "./graphs/load.ts";
 import { createGraphRegistry, type GraphRegistry } from "./graphs/registry.ts";
 import { createApp } from "./http/app.ts";
 import { listen } from "./http/listen.ts";
-import { loadConfigured, loadFunction } from "./modules/function.ts";
-import type { SpoolOptions } from "./observability/delivery/spooled-sender.ts";
-import type { Mask } from "./observability/langfuse/config.ts";
+import { loadConfigured } from "./modules/function.ts";
 import { withoutDoubleTraces } from "./observability/foreign-handlers.ts";
-import { loadLangfuseObserver } from "./observability/langfuse/observer.ts";
+import { composeObservers } from "./observability/compose.ts";
+import { loadConfiguredTracing } from "./observability/configured.ts";
 import type { Logger } from "./observability/log.ts";
+import { createMetrics } from "./observability/metrics.ts";
 import type { Observer } from "./observability/observer.ts";
 import { createAssistantRepository, type AssistantRepository } from "./storage/assistants.ts";
 import { openCheckpoints } from "./storage/checkpoints.ts";
@@ -30,7 +30,7 @@ import { toJson } from "./storage/json.ts";
 import { migrate } from "./storage/migrate.ts";
 import { openDatabase } from "./storage/open.ts";
 import { createRunEventRepository } from "./storage/run-events.ts";
-import { createRunRepository } from "./storage/runs.ts";
+import { createRunRepository, type RunRecord } from "./storage/runs.ts";
 import { sharedSecret } from "./storage/secrets.ts";
 import { openStore, type StoreOptions } from "./storage/store.ts";
 import { createThreadRepository } from "./storage/threads.ts";
@@ -88,19 +88,26 @@ async function compose(
   // Both have ended before the failure of one is thrown, so that what the other one opened is closed.
   await Promise.allSettled([opening, loading]);
   const database = await opening;
-  const { auth, observer, graphs: loaded } = await loading;
+  const { auth, tracing, graphs: loaded } = await loading;
   if (!auth) {
     log.warn(
       "no authentication: everybody who can reach this server can use it (set auth.path to change that)",
     );
   }
-  const tracedOnce = (registry: GraphRegistry) => withoutOwnLangfuse(registry, observer, log);
+  const tracedOnce = (registry: GraphRegistry) => withoutOwnLangfuse(registry, tracing, log);
   let graphs = tracedOnce(loaded);
 
   const assistants = createAssistantRepository(database);
   await registerSystemAssistants(assistants, graphs);
   const threads = createThreadRepository(database);
   const runs = createRunRepository(database);
+  const metrics = createMetrics({
+    waitingRuns: () => runs.waiting(),
+    targets: () => tracing.status(),
+  });
+  const observer = composeObservers([tracing, metrics.observer], (error) =>
+    log.error({ err: error }, "an observer failed; runs are not affected"),
+  );
   const runEvents = createRunEventRepository(database);
   const checkpoints = openCheckpoints(database);
   closers.push(() => checkpoints.close());
@@ -141,6 +148,7 @@ async function compose(
     events,
     worker,
     feedback,
+    observer,
     graphs: () => graphs,
     notify: (message) => mailbox.send(message),
   });
@@ -168,7 +176,8 @@ async function compose(
     auth,
     cors: config.http.cors,
     serialise: toJson,
-    trace: (runId) => toTrace(observer, runId),
+    trace: (run) => toTrace(observer, run),
+    metrics: config.metrics?.enabled === false ? undefined : () => metrics.render(),
     info: () => toInfo({ version, langgraphVersion, observer, database, graphs }),
     version,
     log,
@@ -232,9 +241,10 @@ async function loadModules(
 ) {
   const { module } = config.auth;
   const auth = module ? await loadAuth(module, { cwd: config.cwd }) : undefined;
-  const observer = await openObserver(config, given.log, given.closers);
+  const tracing = await loadConfiguredTracing(config, { log: given.log, version: ownVersion() });
+  given.closers.push(() => tracing.shutdown(1_000));
   const graphs = given.graphs ?? (await loadRegistry(config));
-  return { auth, observer, graphs };
+  return { auth, tracing, graphs };
 }
 
 async function openMigrated(config: Config, log: Logger, closers: (() => Promise<unknown>)[]) {
@@ -253,24 +263,6 @@ async function loadRegistry(config: Config): Promise<GraphRegistry> {
   return createGraphRegistry(await loadGraphs(Object.values(config.graphs), { cwd: config.cwd }));
 }
 
-async function openObserver(
-  config: Config,
-  log: Logger,
-  closers: (() => Promise<unknown>)[],
-): Promise<Observer> {
-  const { mask: reference, ...langfuse } = config.langfuse;
-  const mask =
-    langfuse.enabled && reference
-      ? ((await loadFunction(reference, { cwd: config.cwd, option: "langfuse.mask" })) as Mask)
-      : undefined;
-  const observer = await loadLangfuseObserver(
-    { ...langfuse, mask, version: undefined },
-    { log, spool: toSpool(config) },
-  );
-  closers.push(() => observer.shutdown(1_000));
-  return observer;
-}
-
 /** Graphs whose runs this server sends to Langfuse do not send them a second time by a handler of their own. */
 function withoutOwnLangfuse(registry: GraphRegistry, observer: Observer, log: Logger) {
   return withoutDoubleTraces(registry, {
@@ -282,13 +274,6 @@ function withoutOwnLangfuse(registry: GraphRegistry, observer: Observer, log: Lo
         `Graph "${graph}" has a Langfuse handler of its own, which is left out: its runs are traced by this server.`,
       ),
   });
-}
-
-/** Where traces wait on disk; `undefined` where they wait in memory. */
-function toSpool({ tracing }: Config): SpoolOptions | undefined {
-  if (tracing.spool === "memory") return undefined;
-  const { directory: folder, fsync, maxBytes, maxAgeMs, maxRecordBytes } = tracing;
-  return { folder, fsync, limits: { maxBytes, maxAgeMs, maxRecordBytes } };
 }
 
 /** The store's options, with the function that makes its vectors. */
@@ -340,14 +325,11 @@ async function registerSystemAssistants(
   }
 }
 
-function toTrace(observer: Observer, runId: string): { trace_id?: string; trace_url?: string } {
-  if (
-    !observer.status().some((target) => target.state !== "off" && target.state !== "misconfigured")
-  ) {
-    return {};
-  }
-  const url = observer.traceUrl(runId);
-  return { trace_id: runId.replaceAll("-", ""), ...(url !== undefined && { trace_url: url }) };
+function toTrace(observer: Observer, run: RunRecord): { trace_id?: string; trace_url?: string } {
+  const { trace } = run.origin;
+  if (trace === undefined) return {};
+  const url = observer.traceUrl(run.run_id, trace);
+  return { trace_id: trace.trace_id, ...(url !== undefined && { trace_url: url }) };
 }
 
 function toInfo(parts: {

@@ -1,7 +1,7 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { v4 as uuid4, v5 as uuid5 } from "@langchain/core/utils/uuid";
 import { ServerError } from "../errors.ts";
-import type { Observer, Score } from "../observability/observer.ts";
+import type { Observer, Score, TracePlace } from "../observability/observer.ts";
 import type {
   Feedback as FeedbackResource,
   FeedbackCreate,
@@ -14,9 +14,16 @@ const LINK_MS = 7 * 24 * 60 * 60_000;
 /** What a signed link allows: one judgement, of one run, under one key, until then. */
 interface Grant {
   run_id: string;
+  place?: TracePlace | undefined;
   key: string;
   /** Milliseconds since 1970. */
   expires: number;
+}
+
+/** A run that is judged, and where its trace is. */
+export interface JudgedRun {
+  run_id: string;
+  place?: TracePlace | undefined;
 }
 
 /** Judgements of runs, sent on as scores of their traces. */
@@ -33,8 +40,9 @@ export class Feedback {
   /** Throws `conflict`, and why, while there is nowhere a judgement could go. */
   assertAvailable(): void {
     const targets = this.#observer.status();
-    if (targets.some(({ state }) => state !== "off" && state !== "misconfigured")) return;
-    const why = targets.map((target) => target.message).join(" ");
+    const judges = targets.filter(({ scores }) => scores !== false);
+    if (judges.some(({ state }) => state !== "off" && state !== "misconfigured")) return;
+    const why = judges.map((target) => target.message).join(" ");
     throw new ServerError(
       "conflict",
       `Feedback becomes a score in Langfuse, and tracing is off. ${why || "Set LANGFUSE_LOGGING=true and the keys."}`,
@@ -42,11 +50,17 @@ export class Feedback {
   }
 
   /** Takes a judgement of a run. Resolves when it is accepted for delivery. */
-  async submit(runId: string, feedback: FeedbackCreate): Promise<FeedbackResource> {
+  async submit(run: JudgedRun, feedback: FeedbackCreate): Promise<FeedbackResource> {
     this.assertAvailable();
+    if (run.place === undefined) {
+      throw new ServerError(
+        "conflict",
+        "This run has no trace that could be judged: it opted out, was not sampled, or was made while tracing was off.",
+      );
+    }
     // Derived from the run, so that an id which a client chose can only ever replace a judgement of this run.
-    const id = uuid5(`feedback/${feedback.id ?? uuid4()}`, runId);
-    return this.#send(id, runId, feedback.key, feedback);
+    const id = uuid5(`feedback/${feedback.id ?? uuid4()}`, run.run_id);
+    return this.#send(id, { ...run, key: feedback.key }, feedback);
   }
 
   /** Takes the judgement of a signed link; the same link again replaces it. Throws `forbidden`. */
@@ -54,31 +68,28 @@ export class Feedback {
     const grant = this.#open(token);
     this.assertAvailable();
     const id = uuid5(`link/${grant.key}`, grant.run_id);
-    return this.#send(id, grant.run_id, grant.key, feedback);
+    return this.#send(id, grant, feedback);
   }
 
   /** A link for each key, for people without credentials. */
-  links(baseUrl: string, runId: string, keys: readonly string[]): Record<string, string> {
+  links(baseUrl: string, run: JudgedRun, keys: readonly string[]): Record<string, string> {
     const expires = Date.now() + LINK_MS;
     return Object.fromEntries(
-      keys.map((key) => [
-        key,
-        `${baseUrl}/feedback/${this.#seal({ run_id: runId, key, expires })}`,
-      ]),
+      keys.map((key) => [key, `${baseUrl}/feedback/${this.#seal({ ...run, key, expires })}`]),
     );
   }
 
   async #send(
     id: string,
-    runId: string,
-    key: string,
+    about: JudgedRun & { key: string },
     judgement: SignedFeedback,
   ): Promise<FeedbackResource> {
     const given = judgement.score ?? judgement.value!;
     const score: Score = {
       id,
-      run_id: runId,
-      name: key,
+      run_id: about.run_id,
+      place: about.place,
+      name: about.key,
       value: typeof given === "boolean" ? Number(given) : given,
       data_type:
         typeof given === "boolean"
@@ -91,9 +102,9 @@ export class Feedback {
     await this.#observer.score(score);
     return {
       id,
-      run_id: runId,
-      trace_id: runId.replaceAll("-", ""),
-      key,
+      run_id: about.run_id,
+      trace_id: about.place?.trace_id ?? about.run_id.replaceAll("-", ""),
+      key: about.key,
       score: typeof score.value === "number" ? score.value : null,
       value: typeof score.value === "string" ? score.value : null,
       comment: judgement.comment ?? null,

@@ -4,12 +4,14 @@ import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Assistant } from "../protocol/assistants.ts";
 import type { CancelAction, RunCreate, RunEvent, RunKwargs, StreamMode } from "../protocol/runs.ts";
+import type { Observer } from "../observability/observer.ts";
 import type { AssistantRepository } from "../storage/assistants.ts";
 import type { NewRun, RunOrigin, RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { PublicError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
+import { placeTrace } from "./observed-run.ts";
 import { toGraphHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
 import type { Worker } from "./worker.ts";
@@ -43,6 +45,7 @@ export interface RunEngineOptions {
   events: EventLog;
   worker: Worker;
   feedback: Feedback;
+  observer: Observer;
   graphs: () => GraphRegistry;
   /** Tells the other processes: a run waits, or a run is to be stopped. */
   notify: (
@@ -97,9 +100,9 @@ export class RunEngine {
     }
     const claim = body.after_seconds ? undefined : this.#options.worker.reserve();
     try {
-      const created = await this.#options.runs.create(
-        toNewRun({ threadId: id, temporary, body, assistant, request, claim }),
-      );
+      const asked = toNewRun({ threadId: id, temporary, body, assistant, request, claim });
+      asked.origin.trace = placeTrace(this.#options.observer, asked);
+      const created = await this.#options.runs.create(asked);
       if (created.kind === "thread_missing") {
         throw new ServerError("not_found", `Thread with ID ${id} not found`);
       }

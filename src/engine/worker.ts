@@ -3,7 +3,7 @@ import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
-import type { ObservedRun, Observer, RunObservation } from "../observability/observer.ts";
+import type { Observer, RunObservation } from "../observability/observer.ts";
 import type { CancelAction } from "../protocol/runs.ts";
 import type { Lease, RunRecord, RunRepository, RunResult } from "../storage/runs.ts";
 import { toPublicError } from "./errors.ts";
@@ -11,6 +11,7 @@ import type { EventLog, EventWriter } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
 import { executeRun, type Stop } from "./execute.ts";
 import type { RunCheckpoints, RunStart } from "./run-checkpoints.ts";
+import { toObservedRun } from "./observed-run.ts";
 import { MAX_ATTEMPTS } from "./run-status.ts";
 import { settle } from "./settle.ts";
 
@@ -114,7 +115,7 @@ export class Worker {
     this.#active.set(run.run_id, active);
     active.ended = this.#execute(run, active, emptyThread)
       .catch((error: unknown) => {
-        this.#complain(error, run.run_id);
+        this.#complain(error, this.#logOf(run));
         return undefined;
       })
       .finally(() => {
@@ -233,7 +234,7 @@ export class Worker {
     active: ActiveRun,
     emptyThread: boolean,
   ): Promise<RunResult | undefined> {
-    const { events, log } = this.#options;
+    const { events } = this.#options;
     const { signal } = active.controller;
     const startedAt = new Date();
     const writer = await events.open(run.run_id, {
@@ -241,24 +242,26 @@ export class Worker {
       attempt: run.attempt,
     });
     let result: RunResult | undefined;
-    const observation = this.#options.observer.startRun(toObservedRun(run, startedAt));
+    const observation = this.#options.observer.startRun({
+      ...toObservedRun(run, startedAt),
+      signal,
+    });
+    const log = this.#logOf(run, observation);
     try {
       writer.append({ event: "metadata", data: this.#metadata(run, observation) });
-      result = await this.#attempt({ run, active, emptyThread, writer, observation });
+      result = await this.#attempt({ run, active, emptyThread, writer, observation, log });
       return result;
     } finally {
       await writer.close();
       const stop = signal.aborted ? (signal.reason as Stop) : undefined;
       log.info(
         {
-          run_id: run.run_id,
-          thread_id: run.temporary ? undefined : run.thread_id,
           graph: run.graph_id,
           attempt: run.attempt,
           status: result ? (result.interrupted ? "interrupted" : result.status) : stop?.kind,
           queue_ms: startedAt.getTime() - run.created_at.getTime(),
           duration_ms: Date.now() - startedAt.getTime(),
-          trace: this.#options.observer.traceUrl(run.run_id),
+          trace: this.#options.observer.traceUrl(run.run_id, run.origin.trace),
           error: result?.error?.message,
         },
         "run",
@@ -272,8 +275,9 @@ export class Worker {
     emptyThread: boolean;
     writer: EventWriter;
     observation: RunObservation;
+    log: Logger;
   }): Promise<RunResult | undefined> {
-    const { run, active, emptyThread, writer, observation } = context;
+    const { run, active, emptyThread, writer, observation, log } = context;
     const { signal } = active.controller;
     const graphs = this.#options.graphs();
     const checkpoints = this.#options.checkpointsOf({ run, graphs, emptyThread });
@@ -287,7 +291,10 @@ export class Worker {
             store: this.#options.store,
             observation,
             signal,
-            append: (part) => writer.append(part),
+            append(part) {
+              observation.firstEvent?.();
+              writer.append(part);
+            },
           });
     const stop = signal.aborted ? (signal.reason as Stop) : undefined;
     const { result, outcome } = settle(execution, stop);
@@ -301,14 +308,18 @@ export class Worker {
       Object.assign(result, await checkpoints.rollback());
     const { feedback_keys: keys } = run.kwargs;
     if (keys && result.status === "success" && observation.traceId !== undefined) {
-      const links = this.#options.feedback.links(run.origin.base_url ?? "", run.run_id, keys);
+      const links = this.#options.feedback.links(
+        run.origin.base_url ?? "",
+        { run_id: run.run_id, place: run.origin.trace },
+        keys,
+      );
       writer.append({ event: "feedback", data: links });
     }
     if (result.error) {
       writer.append({ event: "error", data: result.error });
-      this.#options.log.debug({ run_id: run.run_id, err: execution.error }, "run failed");
+      log.debug({ err: execution.error }, "run failed");
     }
-    await writer.flush().catch((error: unknown) => this.#complain(error, run.run_id));
+    await writer.flush().catch((error: unknown) => this.#complain(error, log));
     // Before anybody is told that the run is over: its trace outlives this process as the run does.
     await recorded;
     const written = await this.#finish(active.lease, result);
@@ -335,7 +346,7 @@ export class Worker {
   }
 
   #metadata(run: RunRecord, observation: RunObservation): Record<string, unknown> {
-    const url = this.#options.observer.traceUrl(run.run_id);
+    const url = this.#options.observer.traceUrl(run.run_id, run.origin.trace);
     return {
       run_id: run.run_id,
       attempt: run.attempt,
@@ -344,8 +355,18 @@ export class Worker {
     };
   }
 
-  #complain(error: unknown, runId?: string): void {
-    this.#options.log.error({ err: error, run_id: runId }, "worker");
+  /** Every line about a run has its id, its thread's and its trace's. */
+  #logOf(run: RunRecord, observation?: RunObservation): Logger {
+    const traceId = observation?.traceId ?? run.origin.trace?.trace_id;
+    return this.#options.log.child({
+      run_id: run.run_id,
+      ...(run.temporary ? {} : { thread_id: run.thread_id }),
+      ...(traceId === undefined ? {} : { trace_id: traceId }),
+    });
+  }
+
+  #complain(error: unknown, log: Logger = this.#options.log): void {
+    log.error({ err: error }, "worker");
   }
 }
 
@@ -362,39 +383,4 @@ function toFailure(error: ServerError): RunResult {
 
 function tooManyAttempts(run: RunRecord): string {
   return `The run was given up: the process that executed it was lost ${MAX_ATTEMPTS} times. Run ${run.run_id} may be what kills it.`;
-}
-
-function toObservedRun(run: RunRecord, startedAt: Date): ObservedRun {
-  const { kwargs, origin } = run;
-  const place = kwargs.config.configurable?.["checkpoint_id"];
-  return {
-    run_id: run.run_id,
-    thread_id: run.thread_id,
-    session_id: run.temporary ? origin.session_id : run.thread_id,
-    user_id: run.user_id ?? undefined,
-    graph_id: run.graph_id,
-    assistant_id: run.assistant_id,
-    assistant_name: origin.assistant_name,
-    assistant_version: origin.assistant_version,
-    attempt: run.attempt,
-    trigger: origin.trigger,
-    tags: kwargs.config.tags ?? [],
-    metadata: toClientMetadata(run),
-    input: kwargs.command ? (kwargs.command.resume ?? kwargs.command) : kwargs.input,
-    checkpoint_id: typeof place === "string" ? place : undefined,
-    resumed_from: run.resumed_from ?? undefined,
-    created_at: run.created_at,
-    started_at: startedAt,
-    traceparent: origin.traceparent,
-  };
-}
-
-/** The metadata a client gave; without the ids the server put beside it, which the trace has anyway. */
-function toClientMetadata(run: RunRecord): Record<string, unknown> {
-  const { created_by: creator, ...metadata } = { ...run.kwargs.config.metadata, ...run.metadata };
-  if (metadata["graph_id"] === run.graph_id) delete metadata["graph_id"];
-  if (metadata["assistant_id"] === run.assistant_id) delete metadata["assistant_id"];
-  return creator === undefined || creator === "system"
-    ? metadata
-    : { ...metadata, created_by: creator };
 }

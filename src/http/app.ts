@@ -13,7 +13,7 @@ import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
 import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import type { AssistantRepository } from "../storage/assistants.ts";
-import type { RunRepository } from "../storage/runs.ts";
+import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import { readBody, validate } from "./body.ts";
 import { crossOrigin } from "./middleware/cors.ts";
@@ -23,6 +23,7 @@ import type { Route, RouteAnswer } from "./route.ts";
 import { assistantRoutes } from "./routes/assistants.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
 import { metaRoutes } from "./routes/meta.ts";
+import { metricsRoutes } from "./routes/metrics.ts";
 import { runBatchRoutes } from "./routes/run-batches.ts";
 import { runRoutes } from "./routes/runs.ts";
 import { storeRoutes } from "./routes/store.ts";
@@ -42,8 +43,10 @@ export interface AppDeps {
   auth: Authenticator | undefined;
   cors: CorsConfig | undefined;
   serialise: (value: unknown) => string;
-  trace: (runId: string) => { trace_id?: string; trace_url?: string };
+  trace: (run: RunRecord) => { trace_id?: string; trace_url?: string };
   info: () => object;
+  /** `undefined` where it is switched off. */
+  metrics: (() => Promise<{ contentType: string; text: string }>) | undefined;
   version: string;
   log: Logger;
   maxBodyBytes: number;
@@ -64,6 +67,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...feedbackRoutes(deps),
     ...storeRoutes({ store: deps.store }),
     ...metaRoutes({ info: deps.info, openapi: () => document }),
+    ...metricsRoutes(deps),
   ];
   const document = toOpenApi(routes, { version: deps.version });
   const app = new Hono<Env>();

@@ -21,6 +21,7 @@ export type TraceableRun = Pick<
   | "metadata"
   | "headers"
   | "traceparent"
+  | "place"
 >;
 
 /** What the server knows of a run when it starts. Nothing in here was chosen by the client unless it says so. */
@@ -190,6 +191,7 @@ const unobserved: RunObservation = {
 /** An observer that watches nothing: tracing is off. */
 export function createNoopObserver(): Observer {
   return {
+    place: () => undefined,
     startRun: () => unobserved,
     score: async () => {},
     traceUrl: () => undefined,

@@ -19,6 +19,10 @@ export interface RunOrigin {
   /** The session a client named for a run without a thread. */
   session_id?: string | undefined;
   traceparent?: string | undefined;
+  /** Where the run's trace is: decided once, so that its links and scores stay right. Absent for an untraced run. */
+  trace?:
+    | { trace_id: string; parent_span_id?: string | undefined; project?: string | undefined }
+    | undefined;
   /** How the client reached the server. */
   base_url?: string | undefined;
   /** Request headers a graph may read from its `configurable`. */
@@ -121,6 +125,8 @@ export interface RunRepository {
     runIds?: readonly string[] | undefined;
     status?: "pending" | "running" | undefined;
   }): Promise<RunRecord[]>;
+  /** How many runs wait for a worker. */
+  waiting(): Promise<number>;
   /** The pending and running runs of a thread, oldest first. */
   active(threadId: string): Promise<RunRecord[]>;
   /** Takes up to `limit` runs that may start now, oldest first, one per thread. */
@@ -252,6 +258,13 @@ export function createRunRepository(database: Queryable): RunRepository {
         [which.threadId ?? null, which.runIds ?? null, which.status ?? null],
       );
       return rows;
+    },
+
+    async waiting() {
+      const result = await database.query<{ waiting: number }>(
+        "SELECT count(*)::int AS waiting FROM runs WHERE status = 'pending'",
+      );
+      return result.rows[0]?.waiting ?? 0;
     },
 
     async active(threadId) {

@@ -22,10 +22,10 @@ export function feedbackRoutes(deps: { feedback: Feedback; runs: RunRepository }
       body: FeedbackCreate,
       answer: { status: 200, description: "The judgement, accepted", schema: FeedbackResource },
       async handle({ params, body }) {
-        if (!(await deps.runs.get(params.run_id))) {
-          throw new ServerError("not_found", "Run not found");
-        }
-        return { json: await deps.feedback.submit(params.run_id, body) };
+        const run = await deps.runs.get(params.run_id);
+        if (!run) throw new ServerError("not_found", "Run not found");
+        const judged = { run_id: run.run_id, place: run.origin.trace };
+        return { json: await deps.feedback.submit(judged, body) };
       },
     }),
     route({

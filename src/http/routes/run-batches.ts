@@ -25,7 +25,7 @@ export function runBatchRoutes(deps: RunRouteDeps): Route[] {
         for (const run of body) created.push(await engine.create(undefined, run, request));
         return {
           json: created.map((run) => ({
-            ...toRun(run, deps.trace(run.run_id)),
+            ...toRun(run, deps.trace(run)),
             status: "pending",
           })),
         };

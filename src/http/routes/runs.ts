@@ -29,7 +29,7 @@ export interface RunRouteDeps {
   threads: ThreadRepository;
   serialise: (value: unknown) => string;
   /** What the API adds to a run: its trace, while tracing is on. */
-  trace: (runId: string) => { trace_id?: string; trace_url?: string };
+  trace: (run: RunRecord) => { trace_id?: string; trace_url?: string };
 }
 
 /** `/runs` and `/threads/:thread_id/runs`. */
@@ -102,7 +102,7 @@ function createHandlers(deps: RunRouteDeps) {
     get,
     follow,
     answer,
-    show: (run: RunRecord): Run => toRun(run, deps.trace(run.run_id)),
+    show: (run: RunRecord): Run => toRun(run, deps.trace(run)),
     assertThread: async (threadId: string): Promise<void> => {
       if (await threads.get(threadId)) return;
       throw new ServerError("not_found", `Thread with ID ${threadId} not found`);

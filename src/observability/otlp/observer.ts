@@ -117,7 +117,7 @@ class OtlpObserver implements Observer {
   }
 
   place(run: TraceableRun): TracePlace {
-    return { trace_id: traceIdOf(run.run_id) };
+    return run.place ?? { trace_id: traceIdOf(run.run_id) };
   }
 
   startRun(run: ObservedRun): RunObservation {
