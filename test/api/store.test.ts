@@ -1,0 +1,141 @@
+import { randomUUID } from "node:crypto";
+import { beforeAll, expect, it } from "vitest";
+import { describeDatabases } from "../support/databases.ts";
+import { registryOf, single } from "../support/graphs.ts";
+import { request, startServer, type TestServer } from "../support/server.ts";
+
+/** Reads what the store has of its input, and writes beside it. */
+const remember = single(async ({ input }, config) => {
+  const found = await config.store?.get(["shared", input], "told");
+  await config.store?.put(["shared", input], "noticed", { by: "the graph" });
+  return { trail: [JSON.stringify(found?.value ?? null)] };
+});
+
+describeDatabases("store", (databases) => {
+  let server: TestServer;
+  beforeAll(async () => {
+    server = await startServer(databases, registryOf({ remember }));
+  });
+
+  it("keeps items", async () => {
+    const { store } = server.client;
+    const namespace = ["keep", randomUUID()];
+    expect(await store.getItem(namespace, "a")).toBeNull();
+    const value = { text: "ü😀", list: [1, null, { deep: true }], "odd.key": 1 };
+    await store.putItem(namespace, "a", value);
+    const item = await store.getItem(namespace, "a");
+    expect(item).toMatchObject({ namespace, key: "a", value });
+    expect(Date.parse(item!.createdAt)).toBeGreaterThan(0);
+    await store.putItem(namespace, "a", { other: 1 });
+    const again = await store.getItem(namespace, "a");
+    expect(again!.value).toEqual({ other: 1 });
+    expect(again!.createdAt).toBe(item!.createdAt);
+    expect(Date.parse(again!.updatedAt)).toBeGreaterThanOrEqual(Date.parse(item!.updatedAt));
+    await store.deleteItem(namespace, "a");
+    expect(await store.getItem(namespace, "a")).toBeNull();
+    await store.deleteItem(namespace, "a");
+  });
+
+  it("keeps namespaces apart, whatever they are called", async () => {
+    const { store } = server.client;
+    const own = randomUUID();
+    const namespaces = [
+      [own, "a"],
+      [own, "a", "b"],
+      [own, "ab"],
+      [own, "a%"],
+      [own, "a_"],
+      [own, "A"],
+      [own, "ä"],
+    ];
+    for (const namespace of namespaces)
+      await store.putItem(namespace, "key", { at: namespace.join("/") });
+    for (const namespace of namespaces)
+      expect((await store.getItem(namespace, "key"))?.value).toEqual({ at: namespace.join("/") });
+    const under = async (prefix: string[]) =>
+      (await store.searchItems(prefix)).items.map((item) => item.value["at"]).toSorted();
+    expect(await under([own, "a"])).toEqual([`${own}/a`, `${own}/a/b`]);
+    expect(await under([own, "a%"])).toEqual([`${own}/a%`]);
+    expect(await under([own])).toHaveLength(namespaces.length);
+    expect(await under([own, "nowhere"])).toEqual([]);
+  });
+
+  it("searches by value, a page at a time", async () => {
+    const { store } = server.client;
+    const namespace = ["search", randomUUID()];
+    for (let index = 0; index < 5; index += 1) {
+      await store.putItem(namespace, `k${index}`, {
+        index,
+        even: index % 2 === 0,
+        nested: { name: `n${index}` },
+      });
+    }
+    const keys = async (options: Parameters<typeof store.searchItems>[1]) =>
+      (await store.searchItems(namespace, options)).items.map(({ key }) => key);
+    expect((await keys({ filter: { even: true } })).toSorted()).toEqual(["k0", "k2", "k4"]);
+    expect(await keys({ filter: { index: 3 } })).toEqual(["k3"]);
+    expect((await keys({ filter: { index: { $gte: 3 } } })).toSorted()).toEqual(["k3", "k4"]);
+    const [first, second] = [await keys({ limit: 3 }), await keys({ limit: 3, offset: 3 })];
+    expect([...first, ...second].toSorted()).toEqual(["k0", "k1", "k2", "k3", "k4"]);
+  });
+
+  it("lists namespaces by their ends and depth", async () => {
+    const { store } = server.client;
+    const own = randomUUID();
+    for (const rest of [
+      ["a", "x"],
+      ["a", "y"],
+      ["b", "x", "deep"],
+    ])
+      await store.putItem([own, ...rest], "key", {});
+    const list = async (options: Parameters<typeof store.listNamespaces>[0]) =>
+      (await store.listNamespaces(options)).namespaces.map((found) => found.slice(1).join("/"));
+    expect((await list({ prefix: [own] })).toSorted()).toEqual(["a/x", "a/y", "b/x/deep"]);
+    expect((await list({ prefix: [own, "a"] })).toSorted()).toEqual(["a/x", "a/y"]);
+    expect(await list({ prefix: [own], suffix: ["deep"] })).toEqual(["b/x/deep"]);
+    expect((await list({ prefix: [own], maxDepth: 2 })).toSorted()).toEqual(["a", "b"]);
+    expect(await list({ prefix: [own], limit: 1 })).toHaveLength(1);
+  });
+
+  it("is one store for the API and for graphs", async () => {
+    const { client } = server;
+    const input = randomUUID();
+    await client.store.putItem(["shared", input], "told", { by: "the client" });
+    expect(await client.runs.wait(null, "remember", { input: { input } })).toMatchObject({
+      trail: ['{"by":"the client"}'],
+    });
+    expect((await client.store.getItem(["shared", input], "noticed"))?.value).toEqual({
+      by: "the graph",
+    });
+  });
+
+  it("refuses labels, keys and values that are none", async () => {
+    const put = (json: object) => request(server.url, "/store/items", { method: "PUT", json });
+    for (const json of [
+      { namespace: ["a.b"], key: "k", value: {} },
+      { namespace: [""], key: "k", value: {} },
+      { namespace: [], key: "k", value: {} },
+      { namespace: "a", key: "k", value: {} },
+      { namespace: [1], key: "k", value: {} },
+      { namespace: ["a"], key: "", value: {} },
+      { namespace: ["a"], key: 5, value: {} },
+      { namespace: ["a"], key: "k", value: "text" },
+      { namespace: ["a"], key: "k", value: [] },
+      { namespace: ["a"], key: "k" },
+      { namespace: ["a"], key: "k\0", value: {} },
+      { namespace: ["a"], key: "k", value: {}, nonsense: 1 },
+      { namespace: ["x".repeat(600)], key: "k", value: {} },
+    ]) {
+      const answer = await put(json);
+      expect({ json, status: answer.status }).toEqual({ json, status: 422 });
+    }
+    for (const query of [
+      "",
+      "?key=k",
+      "?namespace=a",
+      "?namespace=a..b&key=k",
+      "?namespace=&key=k",
+    ])
+      expect((await request(server.url, `/store/items${query}`)).status).toBe(422);
+  });
+});
