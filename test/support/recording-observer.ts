@@ -86,7 +86,7 @@ class EventRecorder extends BaseCallbackHandler {
   }
 
   override handleChainStart(...args: unknown[]): void {
-    this.#events.push(`chain start ${String(args[7] ?? "")}`.trim());
+    this.#events.push(`chain start ${nameOf(args[7])}`.trim());
   }
 
   override handleChainEnd(): void {
@@ -98,7 +98,7 @@ class EventRecorder extends BaseCallbackHandler {
   }
 
   override handleToolStart(...args: unknown[]): void {
-    this.#events.push(`tool start ${String(args[6] ?? "")}`.trim());
+    this.#events.push(`tool start ${nameOf(args[6])}`.trim());
   }
 
   override handleToolEnd(): void {
@@ -112,4 +112,8 @@ class EventRecorder extends BaseCallbackHandler {
   override handleLLMEnd(): void {
     this.#events.push("model end");
   }
+}
+
+function nameOf(runName: unknown): string {
+  return typeof runName === "string" ? runName : "";
 }
