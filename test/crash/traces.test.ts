@@ -22,7 +22,7 @@ async function setUp(
   const receiver = await openLangfuseReceiver();
   cleanups.push(() => receiver.close());
   const project = await createTracedProject(receiver, env);
-  cleanups.push(project.remove);
+  cleanups.push(() => project.remove());
   return {
     receiver,
     project,
