@@ -4,8 +4,13 @@ const Label = z
   .string()
   .min(1, "a namespace label cannot be empty")
   .max(512)
-  .refine((label) => !label.includes("."), "a namespace label cannot contain a period");
-export const Namespace = z.array(Label).min(1, "the namespace needs at least one label").max(50);
+  .refine((label) => !label.includes("."), "a namespace label cannot contain a period")
+  .refine((label) => !label.includes(":"), "a namespace label cannot contain a colon");
+export const Namespace = z
+  .array(Label)
+  .min(1, "the namespace needs at least one label")
+  .max(50)
+  .refine(([first]) => first !== "langgraph", 'the first label cannot be "langgraph"');
 
 export const StorePut = z.strictObject({
   namespace: Namespace,

@@ -113,6 +113,8 @@ describeDatabases("store", (databases) => {
     const put = (json: object) => request(server.url, "/store/items", { method: "PUT", json });
     for (const json of [
       { namespace: ["a.b"], key: "k", value: {} },
+      { namespace: ["a:b"], key: "k", value: {} },
+      { namespace: ["langgraph", "a"], key: "k", value: {} },
       { namespace: [""], key: "k", value: {} },
       { namespace: [], key: "k", value: {} },
       { namespace: "a", key: "k", value: {} },
