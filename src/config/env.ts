@@ -8,21 +8,8 @@ import type { LogLevel, OtlpTarget } from "./schema.ts";
 /** Variables by name, as in `process.env`. */
 export type Variables = Record<string, string | undefined>;
 
-/** What the environment says; `undefined` where it says nothing. */
-export interface EnvironmentValues {
-  port: number | undefined;
-  host: string | undefined;
-  databaseUrl: string | undefined;
-  dataDir: string | undefined;
-  logLevel: LogLevel | undefined;
-  logPretty: boolean | undefined;
-  concurrency: number | undefined;
-  graceSeconds: number | undefined;
-  traces: {
-    spool: "disk" | "memory" | undefined;
-    directory: string | undefined;
-    maxMegabytes: number | undefined;
-  };
+/** What the environment says of tracing; `undefined` where it says nothing. */
+export interface TracingEnvironment {
   langfuse: {
     enabled: boolean;
     publicKey: string | undefined;
@@ -38,6 +25,23 @@ export interface EnvironmentValues {
   /** Set where OTEL_TARGETS names it. */
   otlp: OtlpTarget | undefined;
   phoenix: OtlpTarget | undefined;
+}
+
+/** What the environment says; `undefined` where it says nothing. */
+export interface EnvironmentValues extends TracingEnvironment {
+  port: number | undefined;
+  host: string | undefined;
+  databaseUrl: string | undefined;
+  dataDir: string | undefined;
+  logLevel: LogLevel | undefined;
+  logPretty: boolean | undefined;
+  concurrency: number | undefined;
+  graceSeconds: number | undefined;
+  traces: {
+    spool: "disk" | "memory" | undefined;
+    directory: string | undefined;
+    maxMegabytes: number | undefined;
+  };
 }
 
 const LANGFUSE_HOSTS = ["LANGFUSE_HOST", "LANGFUSE_BASE_URL", "LANGFUSE_BASEURL"];
@@ -78,15 +82,10 @@ export function addVariables(env: Variables, variables: Variables): void {
 
 /**
  * Reads every variable the server knows. What is wrong goes to `problems`; its value is then `undefined`.
- * Wrong values for Langfuse count only where `LANGFUSE_LOGGING` turns it on: other software shares the names.
  */
 export function readEnvironment(env: Variables, problems: Problem[]): EnvironmentValues {
   const reader = createReader(env, problems);
-  const { text, truth, number, choice } = reader;
-  const targets = readTargets(reader);
-  const logging = truth("LANGFUSE_LOGGING") ?? targets.has("langfuse");
-  const enabled = logging && (truth("LANGFUSE_TRACING_ENABLED") ?? true);
-  const tracing = enabled ? reader : createReader(env, []);
+  const { text, number, choice } = reader;
   const logFormat = choice("LOG_FORMAT", ["pretty", "json"]);
   return {
     port: number("PORT", { min: 0, max: 65_535, whole: true }),
@@ -102,6 +101,22 @@ export function readEnvironment(env: Variables, problems: Problem[]): Environmen
       directory: text("AEGRA_TRACES_DIR"),
       maxMegabytes: number("AEGRA_TRACES_MAX_MB", { min: 1, max: 1_000_000 }),
     },
+    ...readTracingEnvironment(env, problems),
+  };
+}
+
+/**
+ * Reads the variables about tracing. Those of a target count only where it is asked for: other software shares
+ * the names.
+ */
+export function readTracingEnvironment(env: Variables, problems: Problem[]): TracingEnvironment {
+  const reader = createReader(env, problems);
+  const { text, truth } = reader;
+  const targets = readTargets(reader);
+  const logging = truth("LANGFUSE_LOGGING") ?? targets.has("langfuse");
+  const enabled = logging && (truth("LANGFUSE_TRACING_ENABLED") ?? true);
+  const tracing = enabled ? reader : createReader(env, []);
+  return {
     langfuse: {
       enabled,
       publicKey: text("LANGFUSE_PUBLIC_KEY"),

@@ -13,6 +13,12 @@ export interface ReceivedSpan {
   attributes: Record<string, AttributeValue>;
   scope: { name: string; version: string };
   resource: Record<string, AttributeValue>;
+  /** OTLP's number; left out for 1, internal. */
+  kind?: number;
+  statusMessage?: string;
+  /** Left out where there are none, as are links. */
+  events?: { name: string; timeNs: bigint; attributes: Record<string, AttributeValue> }[];
+  links?: { traceId: string; spanId: string }[];
 }
 
 export function decodeTraces(body: Buffer, contentType: string): ReceivedSpan[] {
@@ -42,7 +48,10 @@ interface JsonSpan {
   startTimeUnixNano?: string | number;
   endTimeUnixNano?: string | number;
   attributes?: JsonAttribute[];
-  status?: { code?: number };
+  status?: { code?: number; message?: string };
+  kind?: number;
+  events?: { name?: string; timeUnixNano?: string | number; attributes?: JsonAttribute[] }[];
+  links?: { traceId?: string; spanId?: string }[];
 }
 interface JsonRequest {
   resourceSpans?: Array<{
@@ -62,6 +71,16 @@ function decodeJson(request: JsonRequest): ReceivedSpan[] {
         startNs: BigInt(span.startTimeUnixNano ?? 0),
         endNs: BigInt(span.endTimeUnixNano ?? 0),
         statusCode: span.status?.code ?? 0,
+        ...extras({
+          kind: span.kind ?? 0,
+          statusMessage: span.status?.message ?? "",
+          events: (span.events ?? []).map((event) => ({
+            name: event.name ?? "",
+            timeNs: BigInt(event.timeUnixNano ?? 0),
+            attributes: fromJsonAttributes(event.attributes),
+          })),
+          links: (span.links ?? []).map(({ traceId = "", spanId = "" }) => ({ traceId, spanId })),
+        }),
         attributes: fromJsonAttributes(span.attributes),
         scope: { name: scopeSpans.scope?.name ?? "", version: scopeSpans.scope?.version ?? "" },
         resource: fromJsonAttributes(resourceSpans.resource?.attributes),
@@ -69,6 +88,18 @@ function decodeJson(request: JsonRequest): ReceivedSpan[] {
     ),
   );
 }
+
+/** What most spans do not have is left out. */
+function extras(span: Required<Extras>): Extras {
+  return {
+    ...(span.kind === 1 ? {} : { kind: span.kind }),
+    ...(span.statusMessage === "" ? {} : { statusMessage: span.statusMessage }),
+    ...(span.events.length === 0 ? {} : { events: span.events }),
+    ...(span.links.length === 0 ? {} : { links: span.links }),
+  };
+}
+
+type Extras = Pick<ReceivedSpan, "kind" | "statusMessage" | "events" | "links">;
 
 function fromJsonAttributes(
   attributes: JsonAttribute[] | undefined,
@@ -117,6 +148,19 @@ function readSpan(bytes: Buffer): Omit<ReceivedSpan, "scope" | "resource"> {
     startNs: int(7),
     endNs: int(8),
     attributes: readAttributes(all(bytes, 9)),
+    ...extras({
+      kind: Number(int(6)),
+      statusMessage: text(status, 2),
+      events: all(bytes, 11).map((event) => ({
+        name: text(event, 2),
+        timeNs: parse(event).find((field) => field.number === 1)?.value ?? 0n,
+        attributes: readAttributes(all(event, 3)),
+      })),
+      links: all(bytes, 13).map((link) => ({
+        traceId: all(link, 1)[0]?.toString("hex") ?? "",
+        spanId: all(link, 2)[0]?.toString("hex") ?? "",
+      })),
+    }),
     statusCode:
       status === undefined
         ? 0

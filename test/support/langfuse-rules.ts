@@ -97,14 +97,18 @@ function usageViolations(
 export function traceViolations(spans: readonly ReceivedSpan[], complete = true): string[] {
   const found: string[] = [];
   const unique = new Map(spans.map((span) => [span.spanId, span]));
-  const roots = [...unique.values()].filter((span) => span.parentSpanId === undefined);
+  const joined = (span: ReceivedSpan): boolean =>
+    span.attributes["langfuse.internal.as_root"] === true;
+  const roots = [...unique.values()].filter(
+    (span) => span.parentSpanId === undefined || joined(span),
+  );
   const [root] = roots;
-  if (roots.length > 1)
+  if (roots.filter((span) => !joined(span)).length > 1)
     found.push(`${roots.length} roots: ${roots.map((span) => span.name).join(", ")}`);
   if (complete && root === undefined) found.push("no root");
   for (const span of unique.values()) {
-    if (complete && span.parentSpanId !== undefined && !unique.has(span.parentSpanId))
-      found.push(`${span.name}: orphan`);
+    const detached = span.parentSpanId !== undefined && !unique.has(span.parentSpanId);
+    if (complete && detached && !joined(span)) found.push(`${span.name}: orphan`);
     const reference = root ?? spans[0];
     for (const key of SHARED) {
       const own = JSON.stringify(span.attributes[key]);
