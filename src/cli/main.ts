@@ -60,6 +60,28 @@ cli
     process.exit(await doctor({ ...parseServeOptions(raw), json: raw.json === true }));
   });
 
+cli
+  .command(
+    "traces <action>",
+    "status: what waits to be sent; flush: send it; dead-letters: what was refused; replay: try those again",
+  )
+  .option("--config <file>", "Config file (default: aegra.json, else langgraph.json)")
+  .option("--cwd <folder>", "The project's folder (default: the current one)")
+  .option("--timeout <seconds>", "How long flush may take (default: 30)")
+  .option("--json", "Print status or dead-letters as JSON")
+  .action(async (name: string, raw: RawOptions & { json?: boolean; timeout?: unknown }) => {
+    const { traces, TRACES_ACTIONS } = await import("./traces.ts");
+    const action = TRACES_ACTIONS.find((known) => known === name);
+    if (action === undefined)
+      refuse(
+        `Unknown action "${name}" of "aegra traces". There are: ${TRACES_ACTIONS.join(", ")}.`,
+      );
+    const seconds = Number(raw.timeout ?? 30);
+    if (!(seconds > 0)) refuse("--timeout must be a number of seconds above 0.");
+    const options = { ...parseServeOptions(raw), json: raw.json === true, action };
+    process.exit(await traces({ ...options, timeoutMs: seconds * 1_000 }));
+  });
+
 cli.usage("<command> [options]");
 cli.help();
 cli.version(readVersion());

@@ -34,6 +34,10 @@ async function setUp(
   };
 }
 
+function runMany(server: ChildServer, count: number): Promise<string[]> {
+  return Promise.all(Array.from({ length: count }, () => runOnce(server, "quick")));
+}
+
 async function expectWhole(receiver: LangfuseReceiver, traceIds: readonly string[]): Promise<void> {
   await until(
     async () => (missing(receiver.spans, traceIds).length === 0 ? true : undefined),
@@ -48,7 +52,7 @@ describeDatabases("the traces of a killed process", (databases) => {
     const { receiver, start } = await setUp({ DATABASE_URL: databaseUrl, AEGRA_DATA_DIR: dataDir });
     receiver.behave({ kind: "status", status: 500 });
     const first = await start();
-    const done = await Promise.all(Array.from({ length: 8 }, () => runOnce(first, "quick")));
+    const done = await runMany(first, 8);
     const { thread_id: threadId } = await first.client.threads.create();
     const { run_id: runId } = await first.client.runs.create(threadId, "slow", {
       input: { input: "x" },
@@ -115,7 +119,7 @@ describe("a process that is killed under load", () => {
     });
     receiver.behave({ kind: "hang" });
     const first = await start();
-    const traceIds = await Promise.all(Array.from({ length: 5 }, () => runOnce(first, "quick")));
+    const traceIds = await runMany(first, 5);
     expect(await first.kill("SIGTERM")).toBe(0);
     expect(first.output()).toContain("wait on disk for the next start");
     expect(receiver.spans).toEqual([]);
@@ -134,9 +138,7 @@ describe("two processes with one spool", () => {
     const { receiver, start } = await setUp({ DATABASE_URL: databaseUrl, AEGRA_DATA_DIR: dataDir });
     receiver.behave({ kind: "status", status: 503 });
     const servers = await Promise.all([start(), start()]);
-    const runs = (server: ChildServer) =>
-      Promise.all(Array.from({ length: 10 }, () => runOnce(server, "quick")));
-    const traceIds = (await Promise.all(servers.map(runs))).flat();
+    const traceIds = (await Promise.all(servers.map((server) => runMany(server, 10)))).flat();
     await servers[0].kill();
     receiver.behave({ kind: "accept" });
     await expectWhole(receiver, traceIds);

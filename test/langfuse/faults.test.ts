@@ -1,6 +1,7 @@
-import { readdir, rm, writeFile } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { runCli } from "../fixtures/cli.ts";
 import { until, type ChildServer } from "../support/child-server.ts";
 import {
   openLangfuseReceiver,
@@ -51,20 +52,33 @@ async function tracing(): Promise<Tracing> {
   return info.tracing[0]!;
 }
 
+/** `aegra traces` in the project. */
+async function aegra(...args: string[]): Promise<{ code: number; output: string }> {
+  const cli = runCli(["traces", ...args], {
+    cwd: project.folder,
+    env: {
+      AEGRA_DATA_DIR: join(project.folder, ".aegra"),
+      LANGFUSE_LOGGING: "true",
+      LANGFUSE_PUBLIC_KEY: receiver.publicKey,
+      LANGFUSE_SECRET_KEY: receiver.secretKey,
+      LANGFUSE_HOST: receiver.url,
+      LOG_FORMAT: "json",
+    },
+  });
+  return { code: await cli.exited, output: cli.output() };
+}
+
 /** Everything arrived, nothing twice in two ways, nothing is left. */
-async function expectWhole(
-  traceIds: readonly string[],
-  spans = () => receiver.spans,
-): Promise<void> {
+async function expectWhole(traceIds: readonly string[], dropped = 0): Promise<void> {
   await until(
-    async () => (missing(spans(), traceIds).length === 0 ? true : undefined),
+    async () => (missing(receiver.spans, traceIds).length === 0 ? true : undefined),
     "every trace to be whole",
   );
   await until(
     async () => ((await tracing()).spans.pending === 0 ? true : undefined),
     "nothing to be left",
   );
-  expect((await tracing()).spans.dropped).toBe(0);
+  expect((await tracing()).spans.dropped).toBe(dropped);
   expect(receiver.violations()).toEqual([]);
 }
 
@@ -153,9 +167,18 @@ test("a span Langfuse will not take goes to a file, with the answer, and no othe
   );
   expect((await tracing()).delivery).toMatchObject({ spool: "disk", dead_lettered: 3 });
   const folder = join(project.folder, ".aegra", "traces", "langfuse", "spans-dead-letters");
-  const letters = await readdir(folder);
-  expect(letters).toHaveLength(3);
-  await rm(folder, { recursive: true });
+  expect(await readdir(folder)).toHaveLength(3);
+
+  const listed = await aegra("dead-letters");
+  expect(listed.code).toBe(0);
+  for (const traceId of traceIds) expect(listed.output).toContain(traceId);
+  expect(listed.output).toContain("HTTP 400");
+  receiver.behave({ kind: "accept" });
+  expect((await aegra("replay")).output).toContain("3 dead letters are in the spool again");
+  expect(await readdir(folder)).toEqual([]);
+  expect(await aegra("flush")).toMatchObject({ code: 0 });
+  // For this process they were given up.
+  await expectWhole(traceIds, 3);
 });
 
 test("one line in the log for each change, not for each batch", () => {
@@ -166,6 +189,27 @@ test("one line in the log for each change, not for each batch", () => {
   expect(down.length).toBeGreaterThan(10);
   expect(down.length).toBeLessThan(FAULTS.length + 12);
   expect(Math.abs(down.length - up.length)).toBeLessThan(4);
+});
+
+test("the command line tells what waits, and sends it where no server does", async () => {
+  expect((await aegra("status")).output).toContain(`of process ${server.process.pid}`);
+  receiver.behave({ kind: "status", status: 503 });
+  const traceIds = await runMany(3);
+  await server.kill();
+  expect((await aegra("status")).output).toMatch(/12 wait .* of a process that is gone/su);
+  expect(await aegra("flush", "--timeout", "2")).toMatchObject({
+    code: 1,
+    output: expect.stringContaining("0 sent, 12 left") as string,
+  });
+  receiver.behave({ kind: "accept" });
+  expect(await aegra("flush")).toMatchObject({
+    code: 0,
+    output: expect.stringContaining("12 sent, 0 left") as string,
+  });
+  expect(missing(receiver.spans, traceIds)).toEqual([]);
+  expect((await aegra("status")).output).toContain("nothing waits");
+  expect(await aegra("dead-letters", "--json")).toMatchObject({ code: 0, output: "[]\n" });
+  server = await project.start();
 });
 
 test("addresses that cannot work, killed processes, then the right address: all is there", async () => {

@@ -205,7 +205,9 @@ class DiskStore implements RecordStore {
   async bury(record: StoredRecord, answer: string): Promise<boolean> {
     const folder = this.#options.deadLetterFolder;
     try {
-      this.#deadLetters ??= (await listDeadLetters(folder)).length;
+      // Others add to them and take them away, so a full folder is looked at again.
+      if (this.#deadLetters === undefined || this.#deadLetters >= this.#limits.maxDeadLetters)
+        this.#deadLetters = (await listDeadLetters(folder)).length;
       if (this.#deadLetters >= this.#limits.maxDeadLetters) return false;
       this.#deadLetters += 1;
       await writeDeadLetter(folder, { record, answer, buriedAt: Date.now() });
@@ -474,7 +476,8 @@ class DiskStore implements RecordStore {
         .catch(() => {})
         .finally(() => {
           this.#adopting = undefined;
-          if (!this.#closed && this.#folder !== undefined) this.#adoptIn(this.#options.adoptMs ?? ADOPT_MS);
+          if (!this.#closed && this.#folder !== undefined)
+            this.#adoptIn(this.#options.adoptMs ?? ADOPT_MS);
         });
     }, ms);
     this.#adoption.unref();
