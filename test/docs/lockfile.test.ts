@@ -5,8 +5,10 @@ interface Lock {
   packages: Record<string, { optionalDependencies?: Record<string, string>; resolved?: string }>;
 }
 
-it("the lock file holds the builds for every platform, and no address of a registry", async () => {
-  const text = await readFile(new URL("../../package-lock.json", import.meta.url), "utf8");
+const LOCKS = ["package-lock.json", "test/oracle/package-lock.json"];
+
+it.each(LOCKS)("%s holds the builds for every platform, and no address of a registry", async (lock) => {
+  const text = await readFile(new URL(`../../${lock}`, import.meta.url), "utf8");
   const { packages } = JSON.parse(text) as Lock;
   const names = new Set(Object.keys(packages).map((path) => path.replace(/^.*node_modules\//u, "")));
   const missing = Object.entries(packages).flatMap(([path, { optionalDependencies = {} }]) =>
