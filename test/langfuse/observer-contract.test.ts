@@ -4,19 +4,36 @@ import {
   type Observer,
   type RunOutcome,
 } from "../../src/observability/observer.ts";
+import { openOtlpReceiver, type OtlpReceiver } from "../support/otlp-receiver.ts";
 import { openLangfuseReceiver, type LangfuseReceiver } from "../support/langfuse-receiver.ts";
 import { createRecordingObserver } from "../support/recording-observer.ts";
 import { single } from "./graphs.ts";
 import { createLogCapture, configFor, observedRun } from "./harness.ts";
+import { composeObservers } from "../../src/observability/compose.ts";
 import { loadLangfuseObserver } from "../../src/observability/langfuse/observer.ts";
+import { createMetrics } from "../../src/observability/metrics.ts";
+import { loadOtlpObserver, type OtlpConfig } from "../../src/observability/otlp/observer.ts";
+import { loadTracing } from "../../src/observability/tracing.ts";
 
 let receiver: LangfuseReceiver;
+let backend: OtlpReceiver;
 beforeAll(async () => {
   receiver = await openLangfuseReceiver();
+  backend = await openOtlpReceiver();
 });
-afterAll(() => receiver.close());
+afterAll(() => Promise.all([receiver.close(), backend.close()]));
 
 const { log } = createLogCapture();
+const langfuse = (): Promise<Observer> => loadLangfuseObserver(configFor(receiver), { log });
+const otlpConfig = (protocol: OtlpConfig["protocol"]): OtlpConfig => ({
+  name: "otlp",
+  url: `${backend.url}/v1/traces`,
+  protocol,
+  headers: {},
+  resource: { "service.name": "test" },
+  timeoutMs: 1_000,
+  flushIntervalMs: 20,
+});
 const OBSERVERS: Array<[string, () => Promise<Observer>]> = [
   ["the no-op", async () => createNoopObserver()],
   ["the recorder", async () => createRecordingObserver()],
@@ -36,6 +53,27 @@ const OBSERVERS: Array<[string, () => Promise<Observer>]> = [
   [
     "Langfuse switched off",
     () => loadLangfuseObserver({ ...configFor(receiver), enabled: false }, { log }),
+  ],
+  ["OTLP", () => loadOtlpObserver(otlpConfig("http/protobuf"), { log })],
+  ["OTLP in JSON", () => loadOtlpObserver(otlpConfig("http/json"), { log })],
+  [
+    "OTLP at a host that is down",
+    () =>
+      loadOtlpObserver({ ...otlpConfig("http/protobuf"), url: "http://127.0.0.1:1/v1" }, { log }),
+  ],
+  ["Phoenix", () => loadOtlpObserver({ ...otlpConfig("http/protobuf"), name: "phoenix" }, { log })],
+  [
+    "several",
+    async () => composeObservers([await langfuse(), createRecordingObserver()], () => {}),
+  ],
+  [
+    "all of tracing",
+    () =>
+      loadTracing({ langfuse: configFor(receiver), otlp: [otlpConfig("http/protobuf")] }, { log }),
+  ],
+  [
+    "metrics",
+    async () => createMetrics({ waitingRuns: async () => 0, targets: () => [] }).observer,
   ],
 ];
 

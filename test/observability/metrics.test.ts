@@ -1,0 +1,114 @@
+import { expect, test } from "vitest";
+import { createMetrics, type Metrics } from "../../src/observability/metrics.ts";
+import type { ObserverStatus } from "../../src/observability/observer.ts";
+import { observedRun } from "../langfuse/harness.ts";
+
+const target: ObserverStatus = {
+  name: "langfuse",
+  state: "on",
+  message: "Traces go somewhere.",
+  host: undefined,
+  spans: { made: 10, sent: 6, pending: 3, dropped: 1 },
+  last_error: undefined,
+  delivery: {
+    spool: "disk",
+    pending_bytes: 4_096,
+    oldest_ms: 2_500,
+    last_success_at: undefined,
+    last_error_at: undefined,
+    retried: 4,
+    dead_lettered: 1,
+    adopted: 0,
+    torn: 0,
+  },
+};
+
+function open(overrides: Partial<Parameters<typeof createMetrics>[0]> = {}): Metrics {
+  return createMetrics({ waitingRuns: async () => 5, targets: () => [target], ...overrides });
+}
+
+/** The samples of the text format: `name{labels}` to value. */
+async function samples(metrics: Metrics): Promise<Map<string, number>> {
+  const { text } = await metrics.render();
+  const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  return new Map(
+    lines.map((line) => {
+      const at = line.lastIndexOf(" ");
+      return [line.slice(0, at), Number(line.slice(at + 1))];
+    }),
+  );
+}
+
+test("runs are counted and timed by graph and by how they ended", async () => {
+  const metrics = open();
+  const now = Date.now();
+  const run = observedRun({ created_at: new Date(now - 2_000), started_at: new Date(now) });
+  const first = metrics.observer.startRun(run);
+  const second = metrics.observer.startRun(observedRun({ graph_id: "other", attempt: 2 }));
+  expect((await samples(metrics)).get('aegra_runs_active{graph="agent"}')).toBe(1);
+  first.firstEvent?.();
+  first.firstEvent?.();
+  first.end({ status: "success" });
+  first.end({ status: "error" });
+  second.end({ status: "lost" });
+  const found = await samples(metrics);
+  expect(Object.fromEntries(found)).toMatchObject({
+    'aegra_runs_total{graph="agent",status="success"}': 1,
+    'aegra_runs_total{graph="other",status="lost"}': 1,
+    'aegra_runs_active{graph="agent"}': 0,
+    'aegra_runs_active{graph="other"}': 0,
+    'aegra_run_queue_wait_seconds_count{graph="agent"}': 1,
+    'aegra_run_first_event_seconds_count{graph="agent"}': 1,
+    'aegra_run_duration_seconds_count{graph="agent",status="success"}': 1,
+  });
+  expect(found.get('aegra_run_queue_wait_seconds_sum{graph="agent"}')).toBe(2);
+  // The wait of a further attempt is the time of the one before.
+  expect(found.has('aegra_run_queue_wait_seconds_count{graph="other"}')).toBe(false);
+  expect(found.has('aegra_runs_total{graph="agent",status="error"}')).toBe(false);
+});
+
+test("tracing shows its spans by target, as they are at the scrape", async () => {
+  let sent = 6;
+  const metrics = open({
+    targets: () => [{ ...target, spans: { ...target.spans, sent } }],
+  });
+  expect(Object.fromEntries(await samples(metrics))).toMatchObject({
+    'aegra_trace_spans_made_total{target="langfuse"}': 10,
+    'aegra_trace_spans_exported_total{target="langfuse"}': 6,
+    'aegra_trace_spans_waiting{target="langfuse"}': 3,
+    'aegra_trace_spans_dropped_total{target="langfuse"}': 1,
+    'aegra_trace_spans_failed_total{target="langfuse"}': 1,
+    'aegra_trace_spans_retried_total{target="langfuse"}': 4,
+    'aegra_trace_bytes_waiting{target="langfuse"}': 4_096,
+    'aegra_trace_oldest_waiting_seconds{target="langfuse"}': 2.5,
+    'aegra_trace_target_up{target="langfuse"}': 1,
+    aegra_runs_waiting: 5,
+  });
+  sent = 9;
+  const later = await samples(metrics);
+  expect(later.get('aegra_trace_spans_exported_total{target="langfuse"}')).toBe(9);
+});
+
+test("a database that does not answer leaves its number out, not the others", async () => {
+  const metrics = open({ waitingRuns: () => Promise.reject(new Error("away")) });
+  const found = await samples(metrics);
+  expect(found.has("aegra_runs_waiting")).toBe(false);
+  expect(found.get("process_resident_memory_bytes")).toBeGreaterThan(1e6);
+});
+
+test("two servers in one process have numbers of their own", async () => {
+  const [left, right] = [open(), open()];
+  left.observer.startRun(observedRun()).end({ status: "success" });
+  const name = 'aegra_runs_total{graph="agent",status="success"}';
+  expect((await samples(left)).get(name)).toBe(1);
+  expect((await samples(right)).has(name)).toBe(false);
+});
+
+test("the text is what Prometheus reads: a type and a help for each metric", async () => {
+  const { text, contentType } = await open().render();
+  expect(contentType).toMatch(/^text\/plain; version=0\.0\.4/);
+  for (const line of text.split("\n").filter((entry) => entry.startsWith("# TYPE"))) {
+    const [, , name] = line.split(" ");
+    expect(text).toContain(`# HELP ${name} `);
+  }
+});
