@@ -69,6 +69,9 @@ export interface OpenServerOptions {
  * load, or a Langfuse that does not answer, is not such a part. What was opened by then is closed again.
  */
 export async function openServer(config: Config, options: OpenServerOptions): Promise<Server> {
+  // LangChain otherwise hands all callbacks to one queue for the whole process, and LangGraph drops the tokens
+  // that are still in it when their run ends: all of them, with one handler somewhere that waits 1 ms.
+  process.env["LANGCHAIN_CALLBACKS_BACKGROUND"] ||= "false";
   const closers: (() => Promise<unknown>)[] = [];
   try {
     return await compose(config, options, closers);

@@ -249,6 +249,8 @@ export class Worker {
     const log = this.#logOf(run, observation);
     try {
       writer.append({ event: "metadata", data: this.#metadata(run, observation) });
+      // Lets the answer out that is on its way: a graph that never waits would hold it back to its end.
+      await new Promise((resolve) => setImmediate(resolve));
       result = await this.#attempt({ run, active, emptyThread, writer, observation, log });
       return result;
     } finally {

@@ -53,6 +53,8 @@ export function toEventStream(
       "Cache-Control": "no-store",
       // Asks nginx and its kin not to collect the stream.
       "X-Accel-Buffering": "no",
+      // Tells the HTTP adapter to send what there is, instead of waiting for a second batch.
+      "Transfer-Encoding": "chunked",
       ...options.headers,
     },
   });
