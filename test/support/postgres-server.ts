@@ -15,8 +15,17 @@ export interface PostgresServer {
   stop: () => Promise<void>;
 }
 
-/** Starts a PostgreSQL of its own from npm's binaries, with its data in `folder`. */
-export async function startPostgres(folder: string): Promise<PostgresServer> {
+/** What makes PostgreSQL fast, and lose its data with the power. */
+const CARELESS = ["fsync=off", "full_page_writes=off", "synchronous_commit=off"];
+
+/**
+ * Starts a PostgreSQL of its own from npm's binaries, with its data in `folder`. It does without safety for
+ * speed, unless it is told its `settings` (`name=value`).
+ */
+export async function startPostgres(
+  folder: string,
+  settings: readonly string[] = CARELESS,
+): Promise<PostgresServer> {
   await linkLibraries();
   // The server runs as its own user when the tests run as root, and must reach its files.
   await chmod(folder, 0o755);
@@ -31,9 +40,7 @@ export async function startPostgres(folder: string): Promise<PostgresServer> {
     // A collation of language, as most servers have, and not the byte order PGlite has.
     initdbFlags: ["--no-sync", "--encoding=UTF8", "--locale-provider=icu", "--icu-locale=en-US"],
     postgresFlags: [
-      "fsync=off",
-      "full_page_writes=off",
-      "synchronous_commit=off",
+      ...settings,
       "max_connections=300",
       "listen_addresses=127.0.0.1",
       "unix_socket_directories=",
