@@ -501,10 +501,10 @@ describeDatabases("bad graphs", (databases) => {
       }
     }
     const failures = [
-      ...["error", "text", "nothing", "null", "object", "getters", "proxy", "asynchronous"],
-      ...["wrongUpdate", "factory", "emptyFactory", "rejectingFactory"],
-      ...["textFactory", "nothingFactory", "gettersFactory", "proxyFactory"],
-    ];
+      "error, text, nothing, null, object, getters, proxy, asynchronous",
+      "wrongUpdate, factory, emptyFactory, rejectingFactory",
+      "textFactory, nothingFactory, gettersFactory, proxyFactory",
+    ].flatMap((names) => names.split(", "));
     const { thread_id } = await client.threads.create();
     for (const id of failures) {
       const where = { id };

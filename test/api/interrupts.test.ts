@@ -94,7 +94,7 @@ describeDatabases("interrupts", (databases) => {
       input: { input: "x" },
     })) as Values;
     const questions = asked.__interrupt__!;
-    expect(questions.map(({ value }) => value).toSorted()).toEqual(["Left?", "Right?"]);
+    expect(questions.map(({ value }) => String(value)).toSorted()).toEqual(["Left?", "Right?"]);
     const thread = await client.threads.get(thread_id);
     expect(Object.keys(thread.interrupts)).toHaveLength(2);
     const answers = Object.fromEntries(

@@ -53,7 +53,7 @@ describeDatabases("store", (databases) => {
     for (const namespace of namespaces)
       expect((await store.getItem(namespace, "key"))?.value).toEqual({ at: namespace.join("/") });
     const under = async (prefix: string[]) =>
-      (await store.searchItems(prefix)).items.map((item) => item.value["at"]).toSorted();
+      (await store.searchItems(prefix)).items.map((item) => String(item.value["at"])).toSorted();
     expect(await under([own, "a"])).toEqual([`${own}/a`, `${own}/a/b`]);
     expect(await under([own, "a%"])).toEqual([`${own}/a%`]);
     expect(await under([own])).toHaveLength(namespaces.length);

@@ -4,8 +4,11 @@ import { ERRORS } from "../../src/errors.ts";
 
 it("docs/errors.md lists the codes of the server with their status, both ways", async () => {
   const page = await readFile(new URL("../../docs/errors.md", import.meta.url), "utf8");
-  const listed = [...page.matchAll(/^\| `(\w+)` \| (\d+) \| (yes|no) \|/gmu)].map(
-    ([, code, status, retryable]) => [code, { status: Number(status), retryable: retryable === "yes" }],
+  const listed = [...page.matchAll(/^\|\s*`(\w+)`\s*\|\s*(\d+)\s*\|\s*(yes|no)\s*\|/gmu)].map(
+    ([, code, status, retryable]) => [
+      code,
+      { status: Number(status), retryable: retryable === "yes" },
+    ],
   );
   expect(Object.fromEntries(listed)).toEqual(ERRORS);
 });

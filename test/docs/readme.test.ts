@@ -12,7 +12,9 @@ it("the README installs the optional packages with the command the server's warn
 
 it("the README's commands are scripts of this package", async () => {
   const { scripts } = JSON.parse(await read("package.json")) as { scripts: Record<string, string> };
-  const named = [...(await read("README.md")).matchAll(/npm (?:run )?(dev|test|demo)\b/gu)].map((m) => m[1]!);
+  const named = [...(await read("README.md")).matchAll(/npm (?:run )?(dev|test|demo)\b/gu)].map(
+    (m) => m[1]!,
+  );
   expect(new Set(named)).toEqual(new Set(["dev", "test", "demo"]));
   for (const name of named) expect(scripts).toHaveProperty(name);
 });

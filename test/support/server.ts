@@ -99,7 +99,11 @@ async function open(
         databaseUrl: config.database.url,
         dataDir: config.database.dataDir,
       });
-      return look(database).finally(() => database.close());
+      try {
+        return await look(database);
+      } finally {
+        await database.close();
+      }
     },
   };
 }
