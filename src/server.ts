@@ -210,7 +210,7 @@ async function compose(
     await observer.shutdown(Math.max(2_000, graceMs / 2));
     await sweeper.close();
     await mailbox.close();
-    await store.stop();
+    store.stop();
     await checkpoints.close();
     await database.close();
   };
