@@ -127,8 +127,11 @@ export class EventLog {
     this.#streams.set(runId, stream);
     this.#opened.get(runId)?.forEach((wake) => wake());
     const batch = new BatchWriter(this.#repository, runId);
+    // Not so once the run is deleted, or another attempt writes: what this one still says is for nobody.
+    const isCurrent = (): boolean => this.#streams.get(runId) === stream;
     return {
       append: ({ event, data }) => {
+        if (!isCurrent()) return;
         const entry = stream.push(event, this.#serialise(data));
         if (stream.resumable) batch.add(entry);
       },
@@ -136,6 +139,7 @@ export class EventLog {
       close: async () => {
         // A stream that cannot be kept is still a stream its present readers have seen whole.
         await batch.flush().catch(() => {});
+        if (!isCurrent()) return;
         stream.closed = true;
         stream.closedAt = Date.now();
         this.#finishedBytes += stream.bytes;
@@ -152,7 +156,7 @@ export class EventLog {
 
   /** Resolves when this process opens the run's stream, after `timeoutMs`, or when `signal` aborts. */
   whenOpened(runId: string, timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    if (this.has(runId)) return Promise.resolve();
+    if (this.has(runId) || signal?.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       const wakers = this.#opened.get(runId) ?? new Set();
       this.#opened.set(runId, wakers);
