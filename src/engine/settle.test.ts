@@ -1,0 +1,103 @@
+import { describe, expect, it } from "vitest";
+import { ServerError } from "../errors.ts";
+import type { Execution, Stop } from "./execute.ts";
+import { settle } from "./settle.ts";
+
+const values = { trail: ["one"] };
+const done: Execution = { values, interrupt: undefined, error: undefined };
+const asked: Execution = {
+  values,
+  interrupt: { interrupts: { task: [{ id: "1", value: "Go on?" }] }, values: ["Go on?"] },
+  error: undefined,
+};
+const failed: Execution = { values, interrupt: undefined, error: new RangeError("Too far") };
+const stop = (kind: Stop["kind"]): Stop => ({ kind });
+
+describe("settling a run", () => {
+  it("takes the graph's own end for what it is", () => {
+    expect(settle(done, undefined)).toEqual({
+      result: {
+        status: "success",
+        interrupted: false,
+        output: values,
+        values,
+        error: undefined,
+        interrupts: {},
+      },
+      outcome: { status: "success", output: values },
+    });
+  });
+
+  it("calls a run that asks a success, with its question in the output", () => {
+    expect(settle(asked, undefined)).toEqual({
+      result: {
+        status: "success",
+        interrupted: true,
+        output: { ...values, __interrupt__: [{ id: "1", value: "Go on?" }] },
+        values,
+        error: undefined,
+        interrupts: { task: [{ id: "1", value: "Go on?" }] },
+      },
+      outcome: { status: "interrupted", output: values, interrupts: ["Go on?"] },
+    });
+    const early = settle({ ...asked, values: undefined }, undefined);
+    expect(early.result).toMatchObject({ output: { __interrupt__: [{ id: "1" }] } });
+  });
+
+  it("keeps what a failed run reached, and shows no stack", () => {
+    const { result, outcome } = settle(failed, undefined);
+    expect(result).toMatchObject({
+      status: "error",
+      values,
+      error: { error: "RangeError", message: "Too far" },
+      interrupts: {},
+    });
+    expect(Object.keys(result!.error!)).toEqual(["error", "message"]);
+    expect(outcome).toMatchObject({ status: "error", error: failed.error });
+  });
+
+  it("shows whatever was thrown", () => {
+    const shown = (error: unknown) => settle({ ...done, error }, undefined).result?.error;
+    expect(shown("A text")).toEqual({ error: "Error", message: "A text" });
+    expect(shown({ a: 1 })).toEqual({
+      error: "Error",
+      message: "The graph threw a value that is not an error.",
+    });
+    expect(shown(new ServerError("graph_unavailable", "Not loaded"))).toMatchObject({
+      message: "Not loaded",
+    });
+    const hostile = Object.defineProperty(new Error("x"), "message", {
+      get() {
+        throw new Error("A getter");
+      },
+    });
+    expect(shown(hostile)).toMatchObject({ error: "Error" });
+    expect(shown(Object.assign(new Error("Nameless"), { name: "" }))).toEqual({
+      error: "Error",
+      message: "Nameless",
+    });
+  });
+
+  it("lets a stop from outside win over what the graph did meanwhile", () => {
+    for (const execution of [done, asked, failed]) {
+      expect(settle(execution, stop("cancel"))).toMatchObject({
+        result: { status: "interrupted", interrupted: false, values, error: undefined },
+        outcome: { status: "cancelled" },
+      });
+      expect(settle(execution, stop("rollback"))).toMatchObject({
+        result: { status: "interrupted" },
+        outcome: { status: "rolled_back" },
+      });
+    }
+  });
+
+  it("writes nothing about a run that is not this worker's any more", () => {
+    for (const execution of [done, asked, failed]) {
+      for (const kind of ["lost", "shutdown"] as const) {
+        const { result, outcome } = settle(execution, stop(kind));
+        expect(result).toBeUndefined();
+        expect(outcome.status).toBe("lost");
+      }
+    }
+  });
+});
