@@ -26,5 +26,6 @@ for await (const chunk of await approvals.stream(new Command({ resume: "yes" }),
   console.log("chunk:", JSON.stringify(chunk));
 }
 
+await tracing.flush();
 for (const { name, message } of tracing.status()) console.log(`${name}: ${message}`);
 await tracing.close();
