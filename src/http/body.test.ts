@@ -30,7 +30,7 @@ async function read(
     method: "POST",
     headers,
     ...(body !== undefined && { body, duplex: "half" }),
-  } as RequestInit);
+  });
   return outcome;
 }
 

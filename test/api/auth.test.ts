@@ -41,7 +41,7 @@ describeDatabases("authentication", (databases) => {
     await writeFile(file, AUTH);
     server = await startServer(databases, registryOf({ inspect, five }), {
       config: {
-        auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: false } as never,
+        auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: false },
       },
     });
   });

@@ -390,7 +390,7 @@ describeDatabases("bad graphs", (databases) => {
         description: undefined,
         path: project.path(`${id}.ts`),
         exportName: "graph",
-      })) as never,
+      })),
       { cwd: project.dir },
     );
     const throwing = {

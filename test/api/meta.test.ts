@@ -191,7 +191,7 @@ describeDatabases("cross-origin settings", (databases) => {
             allow_credentials: true,
             expose_headers: ["X-Own"],
           },
-        } as never,
+        },
       },
     });
     const originOf = async (origin: string) => {

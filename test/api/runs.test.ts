@@ -352,9 +352,9 @@ describeDatabases("runs", (databases) => {
     expect(response.status).toBe(200);
     expect(response.headers.get("content-type")).toContain("application/json");
     const reader = response.body!.getReader();
-    expect(Buffer.from((await reader.read()).value!).toString()).toBe("\n");
+    expect(Buffer.from((await reader.read()).value).toString()).toBe("\n");
     feed.end(input);
-    expect(JSON.parse(Buffer.from((await reader.read()).value!).toString())).toMatchObject({
+    expect(JSON.parse(Buffer.from((await reader.read()).value).toString())).toMatchObject({
       trail: [input],
     });
   });

@@ -329,7 +329,7 @@ describeDatabases("streams", (databases) => {
     const join = async (streamMode: never) =>
       new Set(
         (await collect(client.runs.joinStream(thread_id, run.run_id, { streamMode }))).map(
-          ({ event }) => event as string,
+          ({ event }) => event,
         ),
       );
     expect(await join("updates" as never)).toEqual(new Set(["metadata", "updates"]));

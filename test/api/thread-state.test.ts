@@ -92,7 +92,7 @@ describeDatabases("thread state", (databases) => {
     const thread_id = await ran("five");
     const checkpoint = (await client.threads.getState(thread_id)).checkpoint;
     for (const place of [undefined, checkpoint, checkpoint.checkpoint_id!]) {
-      const state = await client.threads.getState(thread_id, place as Checkpoint, {
+      const state = await client.threads.getState(thread_id, place, {
         select: ["values.input", "values.nothing", "next"],
       });
       expect(state).toEqual({ values: { input: "x" }, next: [] });
@@ -122,7 +122,7 @@ describeDatabases("thread state", (databases) => {
     expect(within.tasks).toMatchObject([
       { name: "child", state: { values: { trail: ["outer"] }, next: ["inner"] } },
     ]);
-    const child = await client.threads.getState(thread_id, place as Checkpoint);
+    const child = await client.threads.getState(thread_id, place);
     expect(child).toMatchObject({ next: ["inner"], values: { trail: ["outer"] } });
     const done = await client.runs.wait(thread_id, "nestedQuestion", {
       command: { resume: "yes" },

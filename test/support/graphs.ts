@@ -196,7 +196,7 @@ export function single(
 ): typeof five {
   return new StateGraph(Trail)
     .addNode("work", work as never)
-    .addEdge("__start__", "work" as never)
+    .addEdge("__start__", "work")
     .compile() as unknown as typeof five;
 }
 
