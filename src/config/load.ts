@@ -288,7 +288,11 @@ function toLangfuse(
     sampleRate: environment.sampleRate ?? 1,
     headers: values.headers ?? {},
     mask: values.mask === undefined ? undefined : toModuleReference(values.mask, base),
-    capture: { input: values.capture?.input ?? true, output: values.capture?.output ?? true },
+    capture: {
+      input: values.capture?.input ?? true,
+      output: values.capture?.output ?? true,
+      maxChars: values.capture?.max_chars,
+    },
     route: values.route === undefined ? undefined : toModuleReference(values.route, base),
     projects: environment.enabled && file ? toProjects(file, host, context) : {},
   };

@@ -138,7 +138,11 @@ export const fileSchema = z.strictObject({
       mask: moduleReference.optional(),
       headers: z.record(z.string(), z.string()).optional(),
       capture: z
-        .strictObject({ input: z.boolean().optional(), output: z.boolean().optional() })
+        .strictObject({
+          input: z.boolean().optional(),
+          output: z.boolean().optional(),
+          max_chars: z.int().min(100).max(4_000_000).optional(),
+        })
         .optional(),
       route: moduleReference.optional(),
       projects: z.record(text, langfuseProject).optional(),
@@ -191,7 +195,7 @@ export interface LangfuseConfig {
   headers: Record<string, string>;
   mask: ModuleReference | undefined;
   /** What content is sent; both unless switched off. */
-  capture?: { input: boolean; output: boolean } | undefined;
+  capture?: { input: boolean; output: boolean; maxChars?: number | undefined } | undefined;
   /** Chooses one of `projects` for a run. */
   route?: ModuleReference | undefined;
   /** Further projects, by name. */

@@ -34,7 +34,9 @@ export interface TracingOptions {
   /** Applied to every text, whatever the target. */
   mask?: Mask | undefined;
   /** What content is captured, whatever the target; both default to true. */
-  capture?: { input?: boolean | undefined; output?: boolean | undefined } | undefined;
+  capture?:
+    | { input?: boolean | undefined; output?: boolean | undefined; maxChars?: number | undefined }
+    | undefined;
   /** What an incoming `traceparent` does; `link` by default. */
   traceparent?: "link" | "parent" | undefined;
   /** The instrumentation's version. */

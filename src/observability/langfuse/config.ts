@@ -24,8 +24,10 @@ export interface LangfuseConfig {
   headers?: Readonly<Record<string, string>> | undefined;
   /** Applied to every input, output, metadata value, name and error text. A field whose mask throws is withheld. */
   mask?: Mask | undefined;
-  /** What content is captured; both default to true. */
-  capture?: { input?: boolean | undefined; output?: boolean | undefined } | undefined;
+  /** What content is captured (both default to true), and the longest field in characters. Default 400,000. */
+  capture?:
+    | { input?: boolean | undefined; output?: boolean | undefined; maxChars?: number | undefined }
+    | undefined;
 }
 
 export const LANGFUSE_CLOUD = "https://cloud.langfuse.com";
@@ -44,7 +46,7 @@ export interface LangfuseSettings {
   flushIntervalMs: number;
   headers: Readonly<Record<string, string>>;
   mask: Mask | undefined;
-  capture: { input: boolean; output: boolean };
+  capture: { input: boolean; output: boolean; maxChars: number | undefined };
 }
 
 /**
@@ -71,7 +73,11 @@ export function toSettings(config: LangfuseConfig): {
     flushIntervalMs: positive(config.flushIntervalMs, 1_000),
     headers: config.headers ?? {},
     mask: config.mask,
-    capture: { input: config.capture?.input ?? true, output: config.capture?.output ?? true },
+    capture: {
+      input: config.capture?.input ?? true,
+      output: config.capture?.output ?? true,
+      maxChars: config.capture?.maxChars,
+    },
   };
   const missing = [
     ...(settings.publicKey === "" ? ["LANGFUSE_PUBLIC_KEY"] : []),

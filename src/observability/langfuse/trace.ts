@@ -13,7 +13,11 @@ import type { HrTime, SpanFactory } from "./spans.ts";
 
 /** What all runs of one observer share. */
 export interface TraceEnvironment {
-  settings: { mask: Mask | undefined; capture: { input: boolean; output: boolean } };
+  settings: {
+    mask: Mask | undefined;
+    /** `maxChars`: the longest field; longer ones are cut, with a mark. */
+    capture: { input: boolean; output: boolean; maxChars?: number | undefined };
+  };
   packages: OtelPackages;
   /** How observations are said to this target. */
   dialect: Dialect;
@@ -69,7 +73,11 @@ export class RunTrace {
 
   constructor(environment: TraceEnvironment, run: ObservedRun) {
     this.#environment = environment;
-    this.#serialiser = createSerialiser({ simplify: environment.dialect.simplify });
+    const { maxChars } = environment.settings.capture;
+    this.#serialiser = createSerialiser({
+      simplify: environment.dialect.simplify,
+      limits: maxChars === undefined ? {} : { fieldChars: maxChars },
+    });
     this.#cut = createCut((what) => environment.notice("cut", what));
     this.#write = this.#createWriter();
     this.traceId = run.place?.trace_id ?? traceIdOf(run.run_id);

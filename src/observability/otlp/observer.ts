@@ -46,8 +46,10 @@ export interface OtlpConfig {
   flushIntervalMs?: number | undefined;
   /** Applied to every text before it leaves the process. A field whose mask throws is withheld. */
   mask?: Mask | undefined;
-  /** What content is captured; both default to true. */
-  capture?: { input?: boolean | undefined; output?: boolean | undefined } | undefined;
+  /** What content is captured (both default to true), and the longest field in characters. Default 400,000. */
+  capture?:
+    | { input?: boolean | undefined; output?: boolean | undefined; maxChars?: number | undefined }
+    | undefined;
   /** The server's version: that of the instrumentation. */
   version?: string | undefined;
 }
@@ -91,7 +93,11 @@ class OtlpObserver implements Observer {
     this.#environment = {
       settings: {
         mask: config.mask,
-        capture: { input: config.capture?.input ?? true, output: config.capture?.output ?? true },
+        capture: {
+          input: config.capture?.input ?? true,
+          output: config.capture?.output ?? true,
+          maxChars: config.capture?.maxChars,
+        },
       },
       packages,
       dialect: dialect satisfies Dialect,
