@@ -1,0 +1,127 @@
+import { randomUUID } from "node:crypto";
+import { beforeAll, describe, expect, it } from "vitest";
+import { createTestDatabases } from "../support/databases.ts";
+import { createFeed, five, registryOf, type Trail } from "../support/graphs.ts";
+import { collect, eventually, startServer, type TestServer } from "../support/server.ts";
+
+type Values = typeof Trail.State;
+
+// PGlite belongs to one process, so this is about PostgreSQL alone.
+describe("two servers on one PostgreSQL", () => {
+  const databases = createTestDatabases("postgres");
+  const feed = createFeed();
+  let one: TestServer;
+  let two: TestServer;
+  beforeAll(async () => {
+    const graphs = registryOf({ five, feed: feed.graph });
+    one = await startServer(databases, graphs);
+    two = await startServer(databases, graphs, { config: { database: one.config.database } });
+  });
+
+  const running = async (options: object = {}) => {
+    const { thread_id } = await one.client.threads.create();
+    const input = randomUUID();
+    const run = await one.client.runs.create(thread_id, "feed", {
+      input: { input },
+      streamMode: ["custom", "values"],
+      ...options,
+    });
+    await feed.entered(input);
+    return { thread_id, run_id: run.run_id, input };
+  };
+
+  it("wait for a run of the other", async () => {
+    const { thread_id, run_id, input } = await running();
+    const joined = two.client.runs.join(thread_id, run_id);
+    const streamed = collect(two.client.runs.joinStream(thread_id, run_id));
+    expect((await two.client.threads.get(thread_id)).status).toBe("busy");
+    feed.end(input);
+    expect(await joined).toMatchObject({ trail: [input] });
+    // Its events are the other's; how it ended is known to both.
+    expect((await streamed).map(({ event }) => event)).toEqual(["metadata", "values"]);
+  });
+
+  it("follow a resumable run of the other as it goes", async () => {
+    const { thread_id, run_id, input } = await running({ streamResumable: true });
+    const seen: unknown[] = [];
+    const following = (async () => {
+      for await (const part of two.client.runs.joinStream(thread_id, run_id))
+        seen.push([part.event, part.data]);
+    })();
+    feed.push(input, "early");
+    await eventually(() => expect(seen).toContainEqual(["custom", "early"]));
+    feed.push(input, "late");
+    await eventually(() => expect(seen).toContainEqual(["custom", "late"]));
+    feed.end(input);
+    await following;
+    const here = await collect(one.client.runs.joinStream(thread_id, run_id));
+    expect(seen).toEqual(here.map(({ event, data }) => [event, data]));
+  });
+
+  it("stop a run of the other", async () => {
+    for (const action of ["interrupt", "rollback"] as const) {
+      const { thread_id, run_id } = await running();
+      await two.client.runs.cancel(thread_id, run_id, true, action);
+      const runs = await one.client.runs.list(thread_id);
+      expect(runs.map(({ status }) => status)).toEqual(
+        action === "interrupt" ? ["interrupted"] : [],
+      );
+      expect((await one.client.threads.get(thread_id)).status).toBe("idle");
+    }
+  });
+
+  it("delete a thread with a run of the other", async () => {
+    const { thread_id, run_id } = await running();
+    await two.client.threads.delete(thread_id);
+    await expect(one.client.runs.get(thread_id, run_id)).rejects.toMatchObject({ status: 404 });
+  });
+
+  it("queue runs of one thread behind each other", async () => {
+    const { thread_id, input } = await running();
+    const runs: string[] = [];
+    for (let index = 0; index < 6; index += 1) {
+      const { client } = index % 2 === 0 ? two : one;
+      const run = await client.runs.create(thread_id, "five", {
+        input: { input: String(index) },
+        multitaskStrategy: "enqueue",
+        metadata: { index },
+      });
+      runs.push(run.run_id);
+    }
+    const rejected = two.client.runs.create(thread_id, "five", { input: { input: "x" } });
+    await expect(rejected).rejects.toMatchObject({ status: 422 });
+    feed.end(input);
+    const values = (await two.client.runs.join(thread_id, runs.at(-1)!)) as Values;
+    expect(values).toMatchObject({ input: "5", trail: { length: 31 } });
+  });
+
+  it("reject: of runs that come to both at once exactly one wins", async () => {
+    for (let time = 0; time < 20; time += 1) {
+      const { thread_id } = await one.client.threads.create();
+      const input = randomUUID();
+      const results = await Promise.allSettled(
+        [one, two, one, two].map(({ client }) =>
+          client.runs.create(thread_id, "feed", { input: { input } }),
+        ),
+      );
+      expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+      feed.end(input);
+    }
+  });
+
+  it("take over what the other leaves when it stops", async () => {
+    const { thread_id, run_id, input } = await running();
+    await one.server.close(0);
+    const taken = eventually(async () => {
+      const run = await two.client.runs.get(thread_id, run_id);
+      expect(run.status).toBe("running");
+      expect(feed.begun.filter((begun) => begun === input)).toHaveLength(2);
+    });
+    await taken;
+    const joined = two.client.runs.join(thread_id, run_id);
+    feed.end(input);
+    expect(await joined).toMatchObject({ trail: [input] });
+    const [first] = await collect(two.client.runs.joinStream(thread_id, run_id));
+    expect(first).toMatchObject({ event: "metadata", data: { attempt: 2 } });
+  });
+});
