@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
+import { openDatabase } from "../../src/storage/open.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { createFeed, five, registryOf, type Trail } from "../support/graphs.ts";
 import { collect, eventually, startServer, type TestServer } from "../support/server.ts";
@@ -107,6 +108,39 @@ describe("two servers on one PostgreSQL", () => {
       expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
       feed.end(input);
     }
+  });
+
+  it("leave nothing of a thread that one deletes while the other runs on it", async () => {
+    for (let time = 0; time < 20; time += 1) {
+      const { thread_id } = await one.client.threads.create();
+      const results = await Promise.allSettled([
+        one.client.runs.wait(thread_id, "five", { input: { input: "x" }, raiseError: false }),
+        one.client.runs.create(thread_id, "five", {
+          input: { input: "x" },
+          multitaskStrategy: "enqueue",
+        }),
+        new Promise((resolve) => {
+          setTimeout(resolve, time % 20);
+        }).then(() => two.client.threads.delete(thread_id)),
+      ]);
+      for (const result of results) {
+        if (result.status === "rejected")
+          expect(result.reason).toMatchObject({ status: expect.toBeOneOf([404, 422]) as number });
+      }
+    }
+    const database = await openDatabase({
+      databaseUrl: one.config.database.url,
+      dataDir: one.config.database.dataDir,
+    });
+    await eventually(async () => {
+      for (const table of ["checkpoints", "checkpoint_blobs", "checkpoint_writes", "runs"]) {
+        const { rows } = await database.query(
+          `SELECT DISTINCT thread_id FROM ${table} c
+           WHERE NOT EXISTS (SELECT 1 FROM threads t WHERE t.thread_id::text = c.thread_id::text)`,
+        );
+        expect({ table, rows }).toEqual({ table, rows: [] });
+      }
+    }).finally(() => database.close());
   });
 
   it("take over what the other leaves when it stops", async () => {
