@@ -60,9 +60,7 @@ test("every observer sees the run, its events and its end", async () => {
   const observation = observer.startRun(observedRun());
   expect(observation.callbacks).toHaveLength(2);
   const graph = single(() => ({ count: 1 }));
-  await observation.within(() =>
-    graph.invoke({ count: 1 } as never, { callbacks: observation.callbacks }),
-  );
+  await observation.within(() => graph.invoke({ count: 1 }, { callbacks: observation.callbacks }));
   observation.end({ status: "success" });
   for (const { runs } of [second, recorder]) {
     expect(runs).toMatchObject([{ within: 1, outcome: { status: "success" } }]);

@@ -45,9 +45,12 @@ async function open(overrides: Partial<TracingOptions> = {}) {
   const run = async (about: Partial<ObservedRun> = {}, outcome?: RunOutcome) => {
     const observation = observer.startRun(observedRun(about));
     await observation.within(() =>
-      single(() => ({ count: 1 })).invoke({ count: 1 } as never, {
-        callbacks: observation.callbacks,
-      }),
+      single(() => ({ count: 1 })).invoke(
+        { count: 1 },
+        {
+          callbacks: observation.callbacks,
+        },
+      ),
     );
     observation.end(outcome ?? { status: "success", output: { count: 2 } });
     return observation.traceId;
