@@ -31,7 +31,7 @@ test("every key of the config file is documented, and no other", () => {
 test("every variable that is read is documented, and no other", () => {
   const read = new Set<string>();
   const env = new Proxy<Record<string, string>>(
-    { LANGFUSE_LOGGING: "true" },
+    { LANGFUSE_LOGGING: "true", OTEL_TARGETS: "otlp,phoenix" },
     {
       get(target, name) {
         read.add(String(name));
