@@ -51,6 +51,9 @@ export class PoolDatabase implements Database {
       heartbeatMs: options.heartbeatMs,
       log: options.log,
     });
+    // For as long as the connection lives. A server that ends one may say so in the very packet that makes it
+    // ready, before anybody who asked for it can listen; an error nobody listens to ends the process.
+    this.pool.on("connect", (client) => client.on("error", ignore));
     this.pool.on("error", (error) => {
       options.log("warn", "An idle database connection was lost; it will be replaced.", {
         error: error.message,
@@ -64,13 +67,12 @@ export class PoolDatabase implements Database {
   ): Promise<QueryResult<Row>> {
     this.#assertOutsideTransaction();
     const client = await this.#connect();
-    const release = guard(client);
     try {
       const result = await this.#send<Row>(client, text, params);
-      release();
+      client.release();
       return result;
     } catch (error) {
-      release(isConnectionLoss(error));
+      client.release(isConnectionLoss(error));
       throw error;
     }
   }
@@ -78,7 +80,6 @@ export class PoolDatabase implements Database {
   async transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
     this.#assertOutsideTransaction();
     const client = await this.#connect();
-    const release = guard(client);
     const scope: OpenTransaction = { database: this, open: true };
     let broken = false;
     try {
@@ -111,7 +112,7 @@ export class PoolDatabase implements Database {
       }
       throw error;
     } finally {
-      release(broken);
+      client.release(broken);
     }
   }
 
@@ -205,15 +206,6 @@ function lastOf<Item>(items: Item[]): Item {
 }
 
 const ignore = (): void => {};
-
-/** Keeps a connection that dies in use from ending the process: the statement on it rejects anyway. */
-function guard(client: PoolClient): (broken?: boolean) => void {
-  client.on("error", ignore);
-  return (broken = false) => {
-    client.removeListener("error", ignore);
-    client.release(broken);
-  };
-}
 
 /** Errors without a SQLSTATE come from the connection, and so do those of class 08 and 57P. */
 function isConnectionLoss(error: unknown): boolean {

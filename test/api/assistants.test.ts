@@ -78,10 +78,14 @@ describeDatabases("assistants", (databases) => {
     const missing = await request(url, `/assistants/${UNKNOWN}`);
     expect(missing.status).toBe(404);
     expect(missing.json).toMatchObject({ code: "not_found" });
-    const neither = await request(url, "/assistants/nowhere");
-    expect(neither.json).toMatchObject({
-      detail: expect.stringContaining("five, inspect") as string,
+    expect(await request(url, "/assistants/nowhere")).toMatchObject({
+      status: 404,
+      json: { detail: "Assistant not found" },
     });
+    const neither = await request(url, "/runs", { json: { assistant_id: "nowhere" } });
+    expect(neither.status).toBe(404);
+    expect(neither.status).toBe(404);
+    expect(neither.json).toMatchObject({ detail: "Assistant not found" });
   });
 
   it("searches by graph, name and metadata, a page at a time, in the asked order", async () => {

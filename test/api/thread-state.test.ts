@@ -161,7 +161,7 @@ describeDatabases("thread state", (databases) => {
       client.threads.updateState(fresh, { values: { trail: ["x"] } }),
     ).rejects.toMatchObject({
       status: 422,
-      text: expect.stringContaining("no graph yet") as string,
+      text: expect.stringContaining("has no graph ID") as string,
     });
   });
 
