@@ -64,6 +64,7 @@ const nameOf = ({ bytes }: StoredRecord): string => bytes.toString().replace(/\.
 
 /** Takes and settles until nothing is left. */
 async function takeAll(store: RecordStore): Promise<string[]> {
+  await store.recorded();
   const names: string[] = [];
   for (;;) {
     const batch = await store.take({ maxRecords: 100, maxBytes: 1_000_000 });
@@ -117,6 +118,7 @@ describe("the spool", () => {
   test("keeps what is under way until it is settled, and gives it out again first", async () => {
     const { store } = open();
     for (const name of ["a", "b", "c"]) store.add(span(1, name));
+    await store.recorded();
     const first = await store.take({ maxRecords: 2, maxBytes: 1_000 });
     expect(store.pending.records).toBe(3);
     first?.settle(first.records.slice(0, 1));

@@ -83,6 +83,9 @@ const ADOPT_MS = 10_000;
 const MAX_UNWRITTEN_BYTES = 32 * 1_024 * 1_024;
 const MAX_VICTIMS = 100_000;
 const SAY_AGAIN_MS = 60_000;
+/** How long records wait for more to be written with, and how much is enough. */
+const COALESCE_MS = 2;
+const WRITE_NOW_BYTES = 256 * 1_024;
 const PROBE_BYTES = 256 * 1_024;
 /** How long a batch waits for what is just being written. */
 const WRITE_WAIT_MS = 50;
@@ -102,6 +105,9 @@ class DiskStore implements RecordStore {
   #queueBytes = 0;
   #writing: SpooledRecord[] = [];
   #draining: Promise<void> | undefined;
+  #writeTimer: NodeJS.Timeout | undefined;
+  /** Those that wait for what is being written, and for what is in the queue. */
+  #writers: (() => void)[] = [];
   #waiters: (() => void)[] = [];
   #away = false;
   #closed = false;
@@ -124,7 +130,7 @@ class DiskStore implements RecordStore {
     );
     this.#outgoing = new Outgoing((records) => this.#onGone(records));
     process.on("exit", this.#onExit);
-    this.#draining = this.#drain();
+    this.#writeNow();
   }
 
   get pending(): StoreLevel {
@@ -167,7 +173,7 @@ class DiskStore implements RecordStore {
     } else {
       this.#queue.push(stored);
       this.#queueBytes += record.bytes.length;
-      this.#draining ??= this.#drain();
+      this.#writeSoon();
     }
   }
 
@@ -186,9 +192,11 @@ class DiskStore implements RecordStore {
 
   async recorded(): Promise<void> {
     if (this.#queue.length === 0 && this.#writing.length === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#waiters.push(resolve);
+    const written = new Promise<void>((resolve) => {
+      (this.#queue.length === 0 ? this.#writers : this.#waiters).push(resolve);
     });
+    this.#writeNow();
+    await written;
   }
 
   async #written(timeoutMs: number): Promise<void> {
@@ -224,7 +232,7 @@ class DiskStore implements RecordStore {
     clearTimeout(this.#adoption);
     await this.#adopting;
     for (const record of this.#memory.takeAll()) this.#queue.push(record);
-    this.#draining ??= this.#drain();
+    this.#writeNow();
     await this.#draining;
     await this.#exclusive(async () => {
       process.off("exit", this.#onExit);
@@ -243,33 +251,45 @@ class DiskStore implements RecordStore {
 
   // --- in -----------------------------------------------------------------------------------------------------
 
+  /** What comes within a moment makes one write; a run that ends waits for none. */
+  #writeSoon(): void {
+    if (this.#queueBytes > WRITE_NOW_BYTES) this.#writeNow();
+    else if (this.#draining === undefined)
+      this.#writeTimer ??= setTimeout(() => this.#writeNow(), COALESCE_MS);
+  }
+
+  #writeNow(): void {
+    clearTimeout(this.#writeTimer);
+    this.#writeTimer = undefined;
+    if (this.#draining !== undefined) return;
+    if (this.#queue.length > 0 || this.#folder === undefined) this.#draining = this.#drain();
+  }
+
   /** One write at a time; what comes meanwhile makes the next one. */
   async #drain(): Promise<void> {
-    await new Promise((resolve) => setImmediate(resolve));
     while (this.#queue.length > 0 || this.#folder === undefined) {
       const records = (this.#writing = this.#queue);
+      this.#writers = this.#waiters;
       this.#queue = [];
+      this.#waiters = [];
       this.#queueBytes = 0;
+      let failure: { error: unknown } | undefined;
       try {
         await this.#openFolder();
         await this.#write(records);
       } catch (error) {
-        this.#writing = [];
-        this.#wakeWaiters();
-        await this.#turnAway(records, error);
-        break;
+        failure = { error };
       }
       this.#writing = [];
-      this.#wakeWaiters();
+      for (const wake of this.#writers.splice(0)) wake();
+      if (failure === undefined) continue;
+      await this.#turnAway(records, failure.error);
+      for (const wake of this.#waiters.splice(0)) wake();
+      break;
     }
     this.#draining = undefined;
-    this.#wakeWaiters();
     this.#removeSpent();
     if (this.#diskBytes() > this.#limits.maxBytes) void this.#exclusive(() => this.#makeRoom());
-  }
-
-  #wakeWaiters(): void {
-    for (const wake of this.#waiters.splice(0)) wake();
   }
 
   async #openFolder(): Promise<void> {
@@ -328,7 +348,7 @@ class DiskStore implements RecordStore {
     await this.#exclusive(async () => {
       for (const record of this.#memory.takeAll()) this.#queue.push(record);
     });
-    this.#draining ??= this.#drain();
+    this.#writeNow();
   }
 
   /** What `process.exit()` would cut off. The next process adopts it. */
