@@ -460,6 +460,12 @@ describe("several Langfuse projects", () => {
     await expect(load({ ...on, ACME_PK: "p" })).rejects.toThrow("ACME_SK, which is not set");
   });
 
+  test("have names that can be a folder's", async () => {
+    const named = { "../acme": { public_key: "${ACME_PK}", secret_key: "${ACME_SK}" } };
+    await write("aegra.json", { graphs, langfuse: { projects: named } });
+    await expect(load({ ...on })).rejects.toThrow("langfuse.projects");
+  });
+
   test("refuse a key that is written out", async () => {
     const written = { acme: { public_key: "pk-lf-1", secret_key: "${ACME_SK}" } };
     await write("aegra.json", { graphs, langfuse: { projects: written } });

@@ -67,6 +67,9 @@ const variableReference = z
     'must be "${NAME}", a variable of the environment: no secrets in this file',
   );
 
+/** Part of a folder's name, where the project's traces wait. */
+const projectName = z.string().regex(/^[\w.-]{1,64}$/u, "must be letters, digits, -, _ and . only");
+
 /** Keys of one more Langfuse project. `host` may be written out; it is no secret. */
 const langfuseProject = z.strictObject({
   public_key: variableReference,
@@ -145,7 +148,7 @@ export const fileSchema = z.strictObject({
         })
         .optional(),
       route: moduleReference.optional(),
-      projects: z.record(text, langfuseProject).optional(),
+      projects: z.record(projectName, langfuseProject).optional(),
     })
     .optional(),
   metrics: z.strictObject({ enabled: z.boolean().optional() }).optional(),
