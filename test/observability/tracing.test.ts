@@ -1,3 +1,6 @@
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, relative, sep } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { ObservedRun, RunOutcome } from "../../src/observability/observer.ts";
 import type { Route } from "../../src/observability/langfuse/projects.ts";
@@ -21,7 +24,7 @@ beforeEach(async () => {
 });
 afterEach(() => Promise.all([langfuse.close(), acme.close(), otlp.close()]));
 
-async function open(overrides: Partial<TracingOptions> = {}) {
+async function open(overrides: Partial<TracingOptions> = {}, folder?: string) {
   const { log, lines } = createLogCapture();
   const observer = await loadTracing(
     {
@@ -39,7 +42,7 @@ async function open(overrides: Partial<TracingOptions> = {}) {
       ],
       ...overrides,
     },
-    { log },
+    { log, spool: folder === undefined ? undefined : { folder } },
   );
   await observer.ready();
   const run = async (about: Partial<ObservedRun> = {}, outcome?: RunOutcome) => {
@@ -98,6 +101,35 @@ describe("fan-out", () => {
     expect(langfuse.trace(late ?? "")).toHaveLength(2);
     expect(otlp.spans).toHaveLength(22);
     await observer.shutdown(1_000);
+  });
+
+  test("each target waits in a folder of its own, which holds no credentials, for the next start", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "aegra-targets-"));
+    try {
+      otlp.status = 503;
+      acme.behave({ kind: "status", status: 503 });
+      const options = { projects: projectKeys(), route: () => "acme" };
+      const first = await open(options, folder);
+      const traceId = (await first.run()) ?? "";
+      await otlp.until(() => otlp.requests.length > 0);
+      await first.observer.shutdown(100);
+      const files = await readdir(folder, { recursive: true, withFileTypes: true });
+      const waiting = files.filter((file) => file.isFile() && file.parentPath.includes("spans"));
+      const folders = waiting.map(({ parentPath }) => relative(folder, parentPath).split(sep)[0]);
+      expect([...new Set(folders)]).toEqual(expect.arrayContaining(["langfuse-acme", "otlp"]));
+      for (const { parentPath, name } of waiting) {
+        const text = (await readFile(join(parentPath, name))).toString("latin1");
+        expect(text).not.toMatch(/otlp-secret|sk-acme|pk-acme/);
+      }
+      otlp.status = 200;
+      acme.behave({ kind: "accept" });
+      const second = await open(options, folder);
+      await otlp.until(() => otlp.trace(traceId).length === 2);
+      await acme.waitForTrace(traceId);
+      await second.observer.shutdown(1_000);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 
   test("scores go to Langfuse; without it there is nowhere", async () => {
