@@ -113,15 +113,18 @@ export class RunEngine {
         );
       }
       const { run } = created;
-      if (run.status === "running") this.#options.worker.start(run, created.emptyThread);
-      else this.#options.notify({ kind: "run" });
+      if (run.status === "running") {
+        this.#options.worker.start(run, created.emptyThread);
+      } else {
+        this.#options.notify({ kind: "run" });
+        this.#options.worker.poke();
+      }
       if (body.multitask_strategy === "interrupt" || body.multitask_strategy === "rollback") {
         await this.#stopOthers(run, body.multitask_strategy);
       }
       return run;
     } finally {
       if (claim) this.#options.worker.unreserve();
-      this.#options.worker.poke();
     }
   }
 

@@ -60,6 +60,8 @@ export class Worker {
   #draining = false;
   #claiming = false;
   #pokedAgain = false;
+  /** Whether the queue may hold a run for this worker; false once a look has found it empty. */
+  #mayWait = true;
   readonly #timers: NodeJS.Timeout[] = [];
 
   constructor(options: WorkerOptions) {
@@ -102,6 +104,7 @@ export class Worker {
 
   unreserve(): void {
     this.#reserved -= 1;
+    if (this.#mayWait) this.poke();
   }
 
   /** Executes a run whose lease this worker holds; `emptyThread` if its thread is known to have no checkpoints. */
@@ -120,12 +123,14 @@ export class Worker {
       })
       .finally(() => {
         this.#active.delete(run.run_id);
-        this.poke();
+        // A look costs a statement, and keeps slots from runs that come in meanwhile.
+        if (this.#mayWait) this.poke();
       });
   }
 
-  /** Looks for work now. */
+  /** Looks for work now, or as soon as there is a slot: there may be some. */
   poke(): void {
+    this.#mayWait = true;
     if (this.#claiming) {
       this.#pokedAgain = true;
       return;
@@ -198,6 +203,7 @@ export class Worker {
     } finally {
       this.#reserved -= limit;
     }
+    if (claimed.length < limit) this.#mayWait = false;
     for (const run of claimed) this.start(run);
   }
 
@@ -338,7 +344,8 @@ export class Worker {
     for (let tries = 1; ; tries += 1) {
       try {
         const done = await this.#options.runs.finish(lease, result);
-        return done === "finished" ? result : undefined;
+        if (done === "followed") this.#mayWait = true;
+        return done === "lost" ? undefined : result;
       } catch (error) {
         if (error instanceof ServerError) return this.#finish(lease, toFailure(error));
         if (tries === FINISH_TRIES) throw error;

@@ -148,10 +148,11 @@ export interface RunRepository {
   /** Gives a run back unfinished, so that another worker takes it; false if the lease is lost. */
   release(lease: Lease): Promise<boolean>;
   /**
-   * Ends a run and settles its thread; `lost` if the lease is not held any more. Rejects with
+   * Ends a run and settles its thread: `followed` if other runs wait for the thread, `lost` if the lease is
+   * not held any more. Rejects with
    * `invalid_request` if the result has no form the database can store, however often it is tried.
    */
-  finish(lease: Lease, result: RunResult): Promise<"finished" | "lost">;
+  finish(lease: Lease, result: RunResult): Promise<"finished" | "followed" | "lost">;
   /**
    * Stops a run: a pending one ends at once, a running one is marked for its worker. Gives what was done, or
    * `undefined` if the run had ended (or does not exist).
@@ -311,13 +312,14 @@ export function createRunRepository(database: Queryable): RunRepository {
 
     async finish(lease, result) {
       const { rows } = await database
-        .query(FINISH, toFinishParams(lease, result))
+        .query<{ followers: number }>(FINISH, toFinishParams(lease, result))
         .catch((cause: unknown) => {
           // The data itself is refused (22), or is too large (54).
           const { code } = cause as { code?: unknown };
           throw typeof code === "string" && /^(22|54)/.test(code) ? unstorable(cause) : cause;
         });
-      return rows.length > 0 ? "finished" : "lost";
+      if (!rows[0]) return "lost";
+      return rows[0].followers > 0 ? "followed" : "finished";
     },
 
     async cancel(runId, action, reason) {
@@ -427,8 +429,9 @@ const FINISH = `
       values = coalesce($8::text::jsonb, t.values), interrupts = $9::text::jsonb, error = $7::text::jsonb,
       resting_status = $10, status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE $10 END
     FROM done WHERE t.thread_id = done.thread_id AND NOT done.temporary
+    RETURNING t.active_runs
   )
-  SELECT thread_id FROM done`;
+  SELECT coalesce((SELECT active_runs FROM thread), 0) AS followers FROM done`;
 
 const CANCEL = `
   WITH run AS (
