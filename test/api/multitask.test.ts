@@ -2,8 +2,16 @@ import { randomUUID } from "node:crypto";
 import type { Run } from "@langchain/langgraph-sdk";
 import { beforeAll, expect, it } from "vitest";
 import { describeDatabases } from "../support/databases.ts";
-import { createFeed, five, registryOf, type Trail } from "../support/graphs.ts";
-import { collect, eventually, request, startServer, type TestServer } from "../support/server.ts";
+import { createFeed, five, registryOf, single, type Trail } from "../support/graphs.ts";
+import {
+  beginJoin,
+  collect,
+  eventually,
+  request,
+  startServer,
+  wireEvents,
+  type TestServer,
+} from "../support/server.ts";
 
 type Values = typeof Trail.State;
 
@@ -11,7 +19,8 @@ describeDatabases("several runs of one thread", (databases) => {
   const feed = createFeed();
   let server: TestServer;
   beforeAll(async () => {
-    server = await startServer(databases, registryOf({ five, feed: feed.graph }));
+    const deaf = single(() => new Promise(() => {}));
+    server = await startServer(databases, registryOf({ deaf, five, feed: feed.graph }));
   });
 
   /** A thread with a run in progress. */
@@ -182,11 +191,13 @@ describeDatabases("several runs of one thread", (databases) => {
         input: { input: `${input}-never` },
         multitaskStrategy: "enqueue",
       });
-      const joined = client.runs.join(thread_id, waiting.run_id);
-      const streamed = collect(client.runs.joinStream(thread_id, waiting.run_id));
+      const joined = await beginJoin(server.url, waiting);
+      const streamed = await fetch(
+        `${server.url}/threads/${thread_id}/runs/${waiting.run_id}/stream`,
+      );
       await client.runs.cancel(thread_id, waiting.run_id, true, action);
-      await joined;
-      await streamed;
+      await joined.values;
+      await collect(wireEvents(streamed));
       expect((await client.threads.get(thread_id)).status).toBe("busy");
       feed.end(input);
       await client.runs.join(thread_id, run.run_id);
@@ -215,9 +226,9 @@ describeDatabases("several runs of one thread", (databases) => {
   it("deletes a run, after stopping it", async () => {
     const { client } = server;
     const { thread_id, run, input } = await occupied();
-    const joined = client.runs.join(thread_id, run.run_id);
+    const joined = await beginJoin(server.url, run);
     await client.runs.delete(thread_id, run.run_id);
-    await joined;
+    await joined.values;
     await expect(client.runs.get(thread_id, run.run_id)).rejects.toMatchObject({ status: 404 });
     await expect(client.runs.delete(thread_id, run.run_id)).rejects.toMatchObject({ status: 404 });
     expect((await client.threads.get(thread_id)).status).toBe("idle");
@@ -246,5 +257,23 @@ describeDatabases("several runs of one thread", (databases) => {
     expect(values.input).toBe("later");
     expect(values.trail).toHaveLength(10);
     await eventually(async () => expect((await client.threads.get(thread_id)).status).toBe("idle"));
+  });
+
+  it("stops a run whose node never looks at its signal", async () => {
+    const { client } = server;
+    for (const action of ["interrupt", "rollback"] as const) {
+      const { thread_id } = await client.threads.create();
+      const run = await client.runs.create(thread_id, "deaf", { input: { input: "x" } });
+      await eventually(async () =>
+        expect((await client.runs.get(thread_id, run.run_id)).status).toBe("running"),
+      );
+      await client.runs.cancel(thread_id, run.run_id, true, action);
+      expect(await statuses(thread_id)).toEqual(action === "interrupt" ? ["interrupted"] : []);
+      expect((await client.threads.get(thread_id)).status).toMatch(/^(idle|interrupted)$/);
+      const values = (await client.runs.wait(thread_id, "five", {
+        input: { input: "y" },
+      })) as Values;
+      expect(values.trail).toHaveLength(5);
+    }
   });
 });

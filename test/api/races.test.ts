@@ -15,7 +15,7 @@ import {
 type Values = typeof Trail.State;
 
 /** Times a race is run; each is another interleaving. */
-const TIMES = 25;
+const TIMES = 15;
 
 describeDatabases("races", (databases) => {
   const feed = createFeed();

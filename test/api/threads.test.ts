@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { beforeAll, expect, it } from "vitest";
 import { describeDatabases } from "../support/databases.ts";
 import { approval, createFeed, failing, five, registryOf } from "../support/graphs.ts";
-import { eventually, request, startServer, type TestServer } from "../support/server.ts";
+import { beginJoin, eventually, request, startServer, type TestServer } from "../support/server.ts";
 
 describeDatabases("threads", (databases) => {
   const feed = createFeed();
@@ -174,10 +174,10 @@ describeDatabases("threads", (databases) => {
       multitaskStrategy: "enqueue",
     });
     await feed.entered(input);
-    const joined = client.runs.join(thread_id, run.run_id);
+    const joined = await beginJoin(url, run);
     const deleted = await request(url, `/threads/${thread_id}`, { method: "DELETE" });
     expect(deleted).toMatchObject({ status: 204, text: "" });
-    await joined;
+    await joined.values;
     for (const path of ["", "/state", "/history", `/runs/${run.run_id}`, `/runs/${waiting.run_id}`])
       expect((await request(url, `/threads/${thread_id}${path}`)).status).toBe(404);
     expect((await request(url, `/threads/${thread_id}`, { method: "DELETE" })).status).toBe(404);

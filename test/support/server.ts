@@ -145,6 +145,16 @@ export async function request(
   return { status: response.status, headers: response.headers, text, json };
 }
 
+/** Begins to wait for a run: resolves when the server waits too, with a promise of the final values. */
+export async function beginJoin(
+  url: string,
+  run: { thread_id: string; run_id: string },
+): Promise<{ values: Promise<unknown> }> {
+  const response = await fetch(`${url}/threads/${run.thread_id}/runs/${run.run_id}/join`);
+  if (response.status !== 200) throw new Error(`join: ${response.status}`);
+  return { values: response.json() };
+}
+
 /** One server-sent event as it was on the wire. */
 export interface WireEvent {
   id: string | undefined;
