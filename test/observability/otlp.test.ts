@@ -1,9 +1,10 @@
 import { Document } from "@langchain/core/documents";
+import { HumanMessage } from "@langchain/core/messages";
 import { BaseRetriever } from "@langchain/core/retrievers";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { loadOtlpObserver, type OtlpConfig } from "../../src/observability/otlp/observer.ts";
 import { answerWith, single } from "../langfuse/graphs.ts";
-import { createLogCapture, runObserved } from "../langfuse/harness.ts";
+import { createLogCapture, observedRun, runObserved } from "../langfuse/harness.ts";
 import { FakeChatModel } from "../support/fake-chat-model.ts";
 import type { ReceivedSpan } from "../support/langfuse-decode.ts";
 import { openOtlpReceiver, type OtlpReceiver } from "../support/otlp-receiver.ts";
@@ -361,6 +362,54 @@ test("a caller's span is a link; as a parent it holds the run", async () => {
   expect(top).toMatchObject({ name: "invoke_agent Weather agent", traceId: caller.traceId });
   expect(top?.links).toBeUndefined();
 });
+
+test.each(["otlp", "phoenix"] as const)(
+  "%s: a hostile value costs nothing but itself",
+  async (name) => {
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    const cycle: Record<string, unknown> = { big: 2n ** 70n, bytes: Buffer.alloc(10), proxy };
+    cycle["self"] = cycle;
+    const trap = {
+      get content(): never {
+        throw new Error("no");
+      },
+      _getType: () => "human",
+    };
+    const message = new HumanMessage("\uD800 lone");
+    Object.defineProperty(message, "content", {
+      get() {
+        throw new Error("no");
+      },
+    });
+    const hostile = [cycle, proxy, trap, message, [proxy], "\uD800", 10n, Symbol("s"), null];
+    const { observer, lines } = await open({ name });
+    for (const value of hostile) {
+      const observation = observer.startRun(
+        observedRun({ input: value, metadata: { value }, tags: [String(typeof value)] }),
+      );
+      const [handler] = observation.callbacks as unknown as Record<
+        string,
+        (...args: unknown[]) => void
+      >[];
+      const start = [undefined, undefined, [], {}];
+      handler?.["handleChatModelStart"]?.({}, [[value]], "m", ...start);
+      handler?.["handleLLMEnd"]?.({ generations: [[{ message: value, text: value }]] }, "m");
+      handler?.["handleRetrieverStart"]?.({}, "query", "r", undefined, [], {});
+      handler?.["handleRetrieverEnd"]?.([value, { pageContent: "x", metadata: value }], "r");
+      handler?.["handleToolStart"]?.({}, value, "t", undefined, [], {});
+      handler?.["handleToolError"]?.(value, "t");
+      observation.end({ status: "error", error: value, output: value });
+    }
+    expect(await observer.flush(5_000)).toBe(true);
+    await observer.shutdown(1_000);
+    expect(receiver.spans).toHaveLength(hostile.length * 4);
+    expect(receiver.spans.filter(({ parentSpanId }) => parentSpanId === undefined)).toHaveLength(
+      hostile.length,
+    );
+    expect(lines.filter(({ msg }) => msg.includes("error of its own"))).toEqual([]);
+  },
+);
 
 test("a backend that is away: said once, nothing lost", async () => {
   receiver.status = 503;

@@ -332,7 +332,7 @@ export class RunHandler extends BaseCallbackHandler {
     const step = this.#steps.get(runId);
     if (step === undefined) return;
     this.#steps.delete(runId);
-    if (step.own) this.#options.trace.close(step.observation, fields(step));
+    if (step.own) this.#options.trace.close(step.observation, readable(step, fields));
   }
 
   #fail(runId: string, error: unknown): void {
@@ -382,6 +382,15 @@ function newStep(step: Pick<Step, "observation" | "own" | "name" | "metadata" | 
 function modelName(metadata: Metadata): string | undefined {
   const name = metadata["ls_model_name"];
   return typeof name === "string" ? name : undefined;
+}
+
+/** A value that cannot even be looked at costs its observation the output, not its end. */
+function readable(step: Step, fields: (step: Step) => ObservationFields): ObservationFields {
+  try {
+    return fields(step);
+  } catch {
+    return { output: "<cannot be read>", ...unused(step) };
+  }
 }
 
 /** A model call that did not come to its end: its first token, and no usage the server would have to guess. */

@@ -107,7 +107,7 @@ export class RunTrace {
       this.#masked(this.#cut.text(start.name, TEXT_LIMITS.observationName), "name") || "unnamed";
     const startTime = start.startTime ?? this.now();
     const span = spans.start({
-      name: dialect.spanName?.(start.type, name, fields) ?? name,
+      name: safely(() => dialect.spanName?.(start.type, name, fields)) ?? name,
       traceId: this.traceId,
       ...(start.spanId === undefined ? {} : { spanId: start.spanId }),
       parent: start.parent,
@@ -124,9 +124,7 @@ export class RunTrace {
     };
     span.setAttributes(this.#common);
     const joins = start.parent?.isRemote === true;
-    span.setAttributes(
-      dialect.observation({ observation, phase: "open", joins }, fields, this.#write),
-    );
+    span.setAttributes(this.#say({ observation, phase: "open", joins }, fields));
     return observation;
   }
 
@@ -134,9 +132,7 @@ export class RunTrace {
   close(observation: Observation, fields: ObservationFields): void {
     const { dialect, packages } = this.#environment;
     const { span } = observation;
-    span.setAttributes(
-      dialect.observation({ observation, phase: "close", joins: false }, fields, this.#write),
-    );
+    span.setAttributes(this.#say({ observation, phase: "close", joins: false }, fields));
     const end = this.now();
     if (fields.level === "ERROR") {
       const code = packages.otel.SpanStatusCode.ERROR;
@@ -157,6 +153,24 @@ export class RunTrace {
   /** Says so, once per process, if anything of this run was cut. */
   finish(): void {
     if (this.#serialiser.cut) this.#environment.notice("cut", "an input or output");
+  }
+
+  /** Inputs and outputs are other people's objects: what cannot be taken apart is told as unreadable, not lost. */
+  #say(about: Parameters<Dialect["observation"]>[0], fields: ObservationFields): Attributes {
+    const { dialect } = this.#environment;
+    const attributes = safely(() => dialect.observation(about, fields, this.#write));
+    if (attributes !== undefined) return attributes;
+    const { level, statusMessage, errorType, model, usage, completionStart } = fields;
+    const unreadable = "<cannot be read>";
+    return dialect.observation(
+      about,
+      {
+        ...(fields.input === undefined ? {} : { input: unreadable }),
+        ...(fields.output === undefined ? {} : { output: unreadable }),
+        ...{ level, statusMessage, errorType, model, usage, completionStart },
+      },
+      this.#write,
+    );
   }
 
   #commonAttributes(run: ObservedRun): Attributes {
@@ -250,5 +264,13 @@ export class RunTrace {
       this.#environment.notice("mask", error instanceof Error ? error.message : String(error));
     }
     return "<withheld: the mask failed>";
+  }
+}
+
+function safely<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
   }
 }
