@@ -133,6 +133,15 @@ describe("the spool", () => {
     expect(await takeAll(store)).toEqual(["1a", "1b"]);
   });
 
+  test("can wait for the disk itself", async () => {
+    const { store, events } = open({ fsync: true });
+    store.add(span(1, "a"));
+    await store.recorded();
+    store.add(span(1, "A"));
+    expect(await takeAll(store)).toEqual(["1a", "1A"]);
+    expect(events).toEqual([]);
+  });
+
   test("is for its owner's eyes only", async () => {
     const { store } = open();
     store.add(span(1, "a"));

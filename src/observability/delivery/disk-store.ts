@@ -1,5 +1,5 @@
 import { closeSync, existsSync, openSync, writevSync } from "node:fs";
-import { rename, rm, writeFile } from "node:fs/promises";
+import { open, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { listDeadLetters, writeDeadLetter } from "./dead-letters.ts";
 import { MemoryQueue, type MemoryLimits } from "./memory-queue.ts";
@@ -312,6 +312,7 @@ class DiskStore implements RecordStore {
   async #openSegment(folder: WriterFolder): Promise<Segment> {
     this.#current = await Segment.create(join(folder.path, newSegmentName()));
     this.#segments.push(this.#current);
+    if (this.#options.fsync) await syncFolder(folder.path);
     return this.#current;
   }
 
@@ -540,6 +541,16 @@ class DiskStore implements RecordStore {
 
 function isSpent(segment: Segment): boolean {
   return segment.records === segment.settled;
+}
+
+/** A new file's name is on the disk only when its folder is. */
+async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }
 
 /** A folder may be there where no file fits any more. */

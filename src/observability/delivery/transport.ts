@@ -3,6 +3,9 @@ import { promisify } from "node:util";
 
 const compress = promisify(gzip);
 
+/** A server that asks for more has its clock or its unit wrong. */
+const LONGEST_RETRY_AFTER_MS = 3_600_000;
+
 /** What became of one request, as a value: the sender decides, nothing is thrown. */
 export type Delivery =
   | { kind: "delivered"; rejected: number; message: string }
@@ -81,29 +84,73 @@ function judge(response: Response, answer: Buffer): Delivery {
 
 /** OTLP's answer to a request of which a part was refused; there is no telling which spans. */
 function partialSuccess(response: Response, answer: Buffer): { rejected: number; message: string } {
-  if (!(response.headers.get("content-type") ?? "").includes("json"))
-    return { rejected: 0, message: "" };
+  const type = response.headers.get("content-type") ?? "";
   try {
-    const body = JSON.parse(answer.toString()) as {
-      partialSuccess?: { rejectedSpans?: number | string; errorMessage?: string };
-    };
-    const rejected = Number(body.partialSuccess?.rejectedSpans ?? 0);
-    return {
-      rejected: Number.isSafeInteger(rejected) && rejected > 0 ? rejected : 0,
-      message: (body.partialSuccess?.errorMessage ?? "").slice(0, 300),
-    };
+    const found = type.includes("json")
+      ? fromJson(answer)
+      : type.includes("protobuf")
+        ? fromProtobuf(answer)
+        : undefined;
+    if (found === undefined || !Number.isSafeInteger(found.rejected)) return NOTHING_REJECTED;
+    return { rejected: Math.max(0, found.rejected), message: found.message.slice(0, 300) };
   } catch {
-    return { rejected: 0, message: "" };
+    return NOTHING_REJECTED;
   }
 }
 
-/** Milliseconds to wait by a `Retry-After` header, in seconds or as a date; `undefined` where there is none. */
+const NOTHING_REJECTED = { rejected: 0, message: "" };
+
+function fromJson(answer: Buffer): { rejected: number; message: string } {
+  const { partialSuccess: partial } = JSON.parse(answer.toString()) as {
+    partialSuccess?: { rejectedSpans?: number | string; errorMessage?: string };
+  };
+  return { rejected: Number(partial?.rejectedSpans ?? 0), message: partial?.errorMessage ?? "" };
+}
+
+/** `ExportTraceServiceResponse`: field 1 is the partial success, in it 1 the number and 2 the reason. */
+function fromProtobuf(answer: Buffer): { rejected: number; message: string } {
+  const partial = protobufFields(answer).get(1);
+  if (!Buffer.isBuffer(partial)) return NOTHING_REJECTED;
+  const fields = protobufFields(partial);
+  const message = fields.get(2);
+  return {
+    rejected: Number(fields.get(1) ?? 0n),
+    message: Buffer.isBuffer(message) ? message.toString() : "",
+  };
+}
+
+/** Varints and length-delimited fields by number; throws at anything else. */
+function protobufFields(bytes: Buffer): Map<number, bigint | Buffer> {
+  const fields = new Map<number, bigint | Buffer>();
+  let at = 0;
+  const varint = (): bigint => {
+    let value = 0n;
+    for (let shift = 0n; shift < 64n; shift += 7n) {
+      const byte = bytes.readUInt8(at);
+      at += 1;
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    return value;
+  };
+  while (at < bytes.length) {
+    const key = Number(varint());
+    const value = varint();
+    if (key % 8 === 0) fields.set(key >> 3, value);
+    else if (key % 8 === 2) {
+      fields.set(key >> 3, bytes.subarray(at, at + Number(value)));
+      at += Number(value);
+    } else throw new Error(`wire type ${key % 8}`);
+  }
+  return fields;
+}
+
+/** Milliseconds to wait by a `Retry-After` header, in seconds or as a date, an hour at most; `undefined` where there is none. */
 export function retryAfterMs(header: string | null, now = Date.now()): number | undefined {
   if (header === null || header.trim() === "") return undefined;
   const seconds = Number(header);
-  if (Number.isFinite(seconds)) return Math.max(0, seconds * 1_000);
-  const date = Date.parse(header);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+  const waitMs = Number.isFinite(seconds) ? seconds * 1_000 : Date.parse(header) - now;
+  return Number.isNaN(waitMs) ? undefined : Math.min(LONGEST_RETRY_AFTER_MS, Math.max(0, waitMs));
 }
 
 function excerpt(answer: Buffer): string {

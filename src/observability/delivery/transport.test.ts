@@ -1,0 +1,95 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createHttpTransport, retryAfterMs, type Delivery } from "./transport.ts";
+
+let answer: { status: number; type: string; body: Buffer | string } = {
+  status: 200,
+  type: "application/json",
+  body: "{}",
+};
+const server = createServer((request, response) => {
+  request.resume();
+  request.on("end", () => {
+    response.writeHead(answer.status, { "content-type": answer.type });
+    response.end(answer.body);
+  });
+});
+beforeAll(async () => {
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+});
+afterAll(() => server.close());
+
+function send(given: typeof answer): Promise<Delivery> {
+  answer = given;
+  const transport = createHttpTransport({
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
+    headers: {},
+    timeoutMs: 5_000,
+    contentType: "application/x-protobuf",
+  });
+  return transport(Buffer.from("x"), new AbortController().signal);
+}
+
+describe("an answer", () => {
+  it.each([
+    [200, "{}", { kind: "delivered", rejected: 0 }],
+    [202, "", { kind: "delivered", rejected: 0 }],
+    [200, "not JSON", { kind: "delivered", rejected: 0 }],
+    [400, "bad", { kind: "unacceptable", message: "HTTP 400: bad" }],
+    [413, "", { kind: "unacceptable" }],
+    [422, "", { kind: "unacceptable" }],
+    [301, "", { kind: "retry", refused: false }],
+    [401, "", { kind: "retry", refused: true }],
+    [403, "", { kind: "retry", refused: true }],
+    [404, "", { kind: "retry", refused: false }],
+    [500, "<html>", { kind: "retry", message: "HTTP 500" }],
+  ])("of %i is judged", async (status, body, expected) => {
+    expect(await send({ status, type: "application/json", body })).toMatchObject(expected);
+  });
+
+  it("that is a page is nobody's yes", async () => {
+    expect(
+      await send({ status: 200, type: "text/html", body: "<html>Log in</html>" }),
+    ).toMatchObject({ kind: "retry", message: "HTTP 200 with a page instead of an answer" });
+  });
+
+  it("may refuse a part, in JSON and in protobuf", async () => {
+    const json = JSON.stringify({
+      partialSuccess: { rejectedSpans: "3", errorMessage: "too old" },
+    });
+    // Field 1 of 12 bytes: field 1 = 300, field 2 = "too old".
+    const protobuf = Buffer.from("0a0c08ac021207746f6f206f6c64", "hex");
+    expect(await send({ status: 200, type: "application/json", body: json })).toEqual({
+      kind: "delivered",
+      rejected: 3,
+      message: "too old",
+    });
+    expect(await send({ status: 200, type: "application/x-protobuf", body: protobuf })).toEqual({
+      kind: "delivered",
+      rejected: 300,
+      message: "too old",
+    });
+    const broken = protobuf.subarray(0, 3);
+    expect(await send({ status: 200, type: "application/x-protobuf", body: broken })).toMatchObject(
+      { kind: "delivered", rejected: 0 },
+    );
+  });
+});
+
+describe("Retry-After", () => {
+  const now = Date.parse("2026-11-23T12:00:00Z");
+  it.each([
+    [null, undefined],
+    ["", undefined],
+    ["soon", undefined],
+    ["0", 0],
+    ["2", 2_000],
+    ["-5", 0],
+    ["Mon, 23 Nov 2026 12:00:30 GMT", 30_000],
+    ["Mon, 23 Nov 2026 11:00:00 GMT", 0],
+    ["999999999", 3_600_000],
+  ])("%j", (header, expected) => {
+    expect(retryAfterMs(header, now)).toBe(expected);
+  });
+});
