@@ -114,6 +114,8 @@ class DiskStore implements RecordStore {
   #records = 0;
   #bytes = 0;
   #reading: Promise<unknown> = Promise.resolve();
+  /** Files that were taken over and could not be read yet. */
+  #unadopted: string[] = [];
   readonly #victims = new Set<string>();
   readonly #said = new Map<string, { at: number; records: number }>();
   #deadLetters: number | undefined;
@@ -372,7 +374,8 @@ class DiskStore implements RecordStore {
     const oldest = Date.now() - this.#limits.maxAgeMs;
     for (const segment of this.#segments) {
       while (segment.unread > 0) {
-        const record = await segment.peek().catch(() => "broken" as const);
+        const record = await segment.peek().catch(toUnread);
+        // Later, perhaps: what cannot be read now, such as for want of file handles, is not lost.
         if (record === undefined) break;
         if (record === "broken") {
           this.#giveUpRest(segment);
@@ -505,12 +508,17 @@ class DiskStore implements RecordStore {
   }
 
   async #adopt(): Promise<void> {
-    const paths = (await this.#folder?.adopt()) ?? [];
+    const paths = [...this.#unadopted, ...((await this.#folder?.adopt()) ?? [])];
+    this.#unadopted = [];
     if (paths.length === 0) return;
     let records = 0;
     let torn = 0;
     for (const path of paths) {
-      const adopted = await Segment.adopt(path).catch(() => undefined);
+      const adopted = await Segment.adopt(path).catch(() => "unread" as const);
+      if (adopted === "unread") {
+        this.#unadopted.push(path);
+        continue;
+      }
       if (adopted === undefined) {
         await rename(path, `${path}.unknown`).catch(() => {});
         this.#options.onEvent({ kind: "unreadable", file: `${path}.unknown`, records: 0 });
@@ -527,6 +535,7 @@ class DiskStore implements RecordStore {
     this.counts.adopted += records;
     this.counts.torn += torn;
     this.#removeSpent();
+    if (records + torn === 0) return;
     this.#options.onEvent({ kind: "adopted", records, torn });
     this.#options.onAdopted();
   }
@@ -537,6 +546,13 @@ class DiskStore implements RecordStore {
     this.#reading = turn.catch(() => {});
     return turn;
   }
+}
+
+/** What a failed read means for a file: it is gone, or it cannot be read now. */
+function toUnread(error: unknown): "broken" | undefined {
+  return error instanceof Error && "code" in error && error.code === "ENOENT"
+    ? "broken"
+    : undefined;
 }
 
 function isSpent(segment: Segment): boolean {
