@@ -273,6 +273,27 @@ describe("several Langfuse projects", () => {
     await observer.shutdown(1_000);
   });
 
+  test("a project that is gone: runs go to the default one, old runs have no link and no score", async () => {
+    const { observer, run, lines } = await open({ projects: projectKeys(), route, otlp: [] });
+    const about = observedRun();
+    const place = { trace_id: about.run_id.replaceAll("-", ""), project: "gone" };
+    await run({ ...about, place });
+    const score = {
+      id: "s",
+      name: "n",
+      value: 1,
+      data_type: "NUMERIC",
+      comment: undefined,
+    } as const;
+    await observer.score({ ...score, run_id: about.run_id, place });
+    expect(await observer.flush(5_000)).toBe(true);
+    expect(langfuse.traceIds()).toEqual([place.trace_id]);
+    expect(observer.traceUrl(about.run_id, place)).toBeUndefined();
+    expect([...langfuse.scores, ...acme.scores]).toEqual([]);
+    expect(lines.filter(({ msg }) => msg.includes('"gone"'))).toHaveLength(2);
+    await observer.shutdown(1_000);
+  });
+
   test("the route sees what the server knows, and nothing else", async () => {
     const seen: unknown[] = [];
     const { observer } = await open({

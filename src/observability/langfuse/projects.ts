@@ -35,6 +35,8 @@ export function createProjectsObserver(options: ProjectsOptions): Observer {
   const choose = createChoice(options);
   const observerAt = (place: TracePlace | undefined): Observer =>
     (place?.project === undefined ? undefined : projects.get(place.project)) ?? main;
+  const isGone = (place: TracePlace | undefined): boolean =>
+    place?.project !== undefined && !projects.has(place.project);
   const closed = createNoopObserver();
 
   const place = (run: TraceableRun): TracePlace | undefined => {
@@ -49,7 +51,7 @@ export function createProjectsObserver(options: ProjectsOptions): Observer {
     startRun(run) {
       const at = run.place ?? place(run);
       if (at === undefined) return closed.startRun(run);
-      if (at.project !== undefined && !projects.has(at.project)) {
+      if (isGone(at)) {
         log.warn(
           { run_id: run.run_id },
           `The Langfuse project "${at.project}" of a run is not configured any more; it is traced in the default one.`,
@@ -57,8 +59,17 @@ export function createProjectsObserver(options: ProjectsOptions): Observer {
       }
       return observerAt(at).startRun({ ...run, place: at });
     },
-    score: (score) => observerAt(score.place).score(score),
-    traceUrl: (runId, at) => observerAt(at).traceUrl(runId, at),
+    async score(score) {
+      if (isGone(score.place)) {
+        log.error(
+          { run_id: score.run_id },
+          `A score was given up: its run's Langfuse project "${score.place?.project}" is not configured any more.`,
+        );
+        return;
+      }
+      await observerAt(score.place).score(score);
+    },
+    traceUrl: (runId, at) => (isGone(at) ? undefined : observerAt(at).traceUrl(runId, at)),
     status: () => all.flatMap((observer) => observer.status()),
     async ready() {
       await Promise.all(all.map((observer) => observer.ready()));
