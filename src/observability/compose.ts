@@ -126,26 +126,27 @@ function within<T>(
   inner: () => T,
   onError: (error: unknown) => void,
 ): T {
-  let done: { value: T } | { error: unknown } | undefined;
+  const ending: { done?: { value: T } | { error: unknown } } = {};
   const work = (): T => {
     try {
       const value = inner();
-      done = { value };
+      ending.done = { value };
       return value;
     } catch (error) {
-      done = { error };
+      ending.done = { error };
       throw error;
     }
   };
   try {
     observation.within(work);
   } catch (error) {
+    const { done } = ending;
     if (done === undefined || !("error" in done) || done.error !== error) onError(error);
   }
-  const ended = done as { value: T } | { error: unknown } | undefined;
-  if (ended === undefined) return inner();
-  if ("error" in ended) throw ended.error;
-  return ended.value;
+  const { done } = ending;
+  if (done === undefined) return inner();
+  if ("error" in done) throw done.error;
+  return done.value;
 }
 
 function guard(work: () => void, onError: (error: unknown) => void): void {

@@ -260,7 +260,7 @@ function watched(stream: AsyncIterable<unknown>, run: TracedRun): unknown {
   return IterableReadableStream.fromAsyncGenerator(follow(stream, run));
 }
 
-async function* follow(stream: AsyncIterable<unknown>, run: TracedRun): AsyncGenerator<unknown> {
+async function* follow(stream: AsyncIterable<unknown>, run: TracedRun): AsyncGenerator {
   let completed = false;
   let failure: unknown;
   try {
@@ -326,7 +326,7 @@ function isAsyncIterable(value: unknown): value is AsyncIterable<unknown> {
 
 /** Methods that use private fields only work on the graph itself. */
 function bound(target: object, method: Method): Method {
-  return method.bind(target) as Method;
+  return method.bind(target);
 }
 
 function textOf(value: unknown): string | undefined {

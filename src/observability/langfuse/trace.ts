@@ -167,7 +167,12 @@ export class RunTrace {
       {
         ...(fields.input === undefined ? {} : { input: unreadable }),
         ...(fields.output === undefined ? {} : { output: unreadable }),
-        ...{ level, statusMessage, errorType, model, usage, completionStart },
+        level,
+        statusMessage,
+        errorType,
+        model,
+        usage,
+        completionStart,
       },
       this.#write,
     );

@@ -1,14 +1,16 @@
 import type { ObservationType } from "../langfuse/classify.ts";
 import type { Attributes, Dialect, FieldWriter } from "../langfuse/dialect.ts";
-import { isRecord, simplifyLangChain, type ChatMessage } from "../langfuse/messages.ts";
+import { isRecord, simplifyLangChain } from "../langfuse/messages.ts";
 import type { Observation, ObservationFields } from "../langfuse/trace.ts";
 import {
+  present,
   readDocuments,
   readModelInput,
   readModelOutput,
-  readToolCall,
+  textOf,
   toInclusive,
 } from "./messages.ts";
+import { textParts, toDefinition, toParts } from "./parts.ts";
 
 /**
  * OpenTelemetry's semantic conventions for generative AI: `gen_ai.*` attributes, span names and kinds, errors as
@@ -30,7 +32,7 @@ export const genAiDialect: Dialect = {
     "aegra.tags": tags,
   }),
   observation: ({ observation, phase }, fields, write) =>
-    compact({
+    present({
       ...(phase === "open" ? operation(observation, fields) : {}),
       ...CONTENT[observation.type]?.(fields, write, observation),
       ...(CONTENT[observation.type] === undefined ? plainContent(fields, write) : {}),
@@ -160,7 +162,8 @@ function modelContent(
 function modelInput(input: unknown, write: FieldWriter): Attributes {
   if (input === undefined || !write.captures("input")) return {};
   const { messages, prompts, tools } = readModelInput(input);
-  const given = messages?.map(toParts) ?? prompts.map((text) => ({ role: "user", ...part(text) }));
+  const given =
+    messages?.map(toParts) ?? prompts.map((text) => ({ role: "user", ...textParts(text) }));
   const instructions = given.filter(({ role }) => role === "system").flatMap(({ parts }) => parts);
   const history = given.filter(({ role }) => role !== "system");
   return {
@@ -192,46 +195,6 @@ function modelOutput(fields: ObservationFields, write: FieldWriter): Attributes 
   };
 }
 
-interface PartsMessage {
-  role: string;
-  parts: Record<string, unknown>[];
-}
-
-function part(text: string): { parts: Record<string, unknown>[] } {
-  return { parts: [{ type: "text", content: text }] };
-}
-
-/** A message as the conventions' JSON schema wants it. */
-function toParts(message: ChatMessage): PartsMessage {
-  const { role, content, tool_calls: calls, tool_call_id: callId } = message;
-  if (role === "tool") {
-    return { role, parts: [{ type: "tool_call_response", id: callId, response: content }] };
-  }
-  const parts: Record<string, unknown>[] = [];
-  for (const entry of Array.isArray(content) ? (content as unknown[]) : [content]) {
-    const shown = toPart(entry);
-    if (shown !== undefined) parts.push(shown);
-  }
-  for (const call of calls ?? []) parts.push({ type: "tool_call", ...readToolCall(call) });
-  return { role, parts };
-}
-
-function toPart(entry: unknown): Record<string, unknown> | undefined {
-  if (entry === undefined || entry === null || entry === "") return undefined;
-  if (typeof entry === "string") return { type: "text", content: entry };
-  if (!isRecord(entry)) return { type: "data", content: entry };
-  // Its call is told by the message's tool calls.
-  if (entry["type"] === "tool_use" || entry["type"] === "tool_call") return undefined;
-  if (entry["type"] === "text") return { type: "text", content: entry["text"] };
-  const thought = entry["thinking"] ?? entry["reasoning"];
-  return thought === undefined ? { ...entry } : { type: "reasoning", content: thought };
-}
-
-function toDefinition(tool: unknown): unknown {
-  const inner = isRecord(tool) && isRecord(tool["function"]) ? tool["function"] : tool;
-  return isRecord(inner) ? { type: "function", ...inner } : inner;
-}
-
 /** A question or an answer in words is a message; a state is not. */
 function agentContent(fields: ObservationFields, write: FieldWriter): Attributes {
   const { input, output } = fields;
@@ -242,12 +205,12 @@ function agentContent(fields: ObservationFields, write: FieldWriter): Attributes
   return {
     ...plainContent(plain, write),
     ...(typeof input === "string"
-      ? { "gen_ai.input.messages": write.content("input", [{ role: "user", ...part(input) }]) }
+      ? { "gen_ai.input.messages": write.content("input", [{ role: "user", ...textParts(input) }]) }
       : {}),
     ...(typeof output === "string"
       ? {
           "gen_ai.output.messages": write.content("output", [
-            { role: "assistant", ...part(output) },
+            { role: "assistant", ...textParts(output) },
           ]),
         }
       : {}),
@@ -321,14 +284,4 @@ function metadata(fields: ObservationFields, write: FieldWriter): Attributes {
     attributes[name] = text;
   }
   return attributes;
-}
-
-function textOf(value: unknown): string | undefined {
-  return typeof value === "string" && value !== "" ? value : undefined;
-}
-
-function compact(attributes: Attributes): Attributes {
-  return Object.fromEntries(
-    Object.entries(attributes).filter(([, value]) => value !== undefined),
-  ) as Attributes;
 }

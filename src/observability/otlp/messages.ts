@@ -1,3 +1,4 @@
+import type { Attributes } from "../langfuse/dialect.ts";
 import { isMessage, isRecord, parseMessage, type ChatMessage } from "../langfuse/messages.ts";
 
 /** What a model was given: its messages or its prompts, and the tools it could call. */
@@ -83,7 +84,6 @@ export function toInclusive(usage: Readonly<Record<string, number>>): InclusiveU
       (sum, [bucket, tokens]) => (bucket !== "total" && matches(bucket) ? sum + tokens : sum),
       0,
     );
-  const isOutput = (bucket: string): boolean => bucket.startsWith("output");
   const part = (matches: (bucket: string) => boolean): number | undefined =>
     Object.keys(usage).some(matches) ? total(matches) : undefined;
   return {
@@ -93,4 +93,18 @@ export function toInclusive(usage: Readonly<Record<string, number>>): InclusiveU
     cacheWrite: part((bucket) => bucket.includes("cache_creation")),
     reasoning: part((bucket) => isOutput(bucket) && bucket.includes("reasoning")),
   };
+}
+
+function isOutput(bucket: string): boolean {
+  return bucket.startsWith("output");
+}
+
+/** Attributes without those that have no value. */
+export function present(attributes: Attributes): Attributes {
+  return Object.fromEntries(Object.entries(attributes).filter(([, value]) => value !== undefined));
+}
+
+/** The text, if it is one and not empty. */
+export function textOf(value: unknown): string | undefined {
+  return typeof value === "string" && value !== "" ? value : undefined;
 }

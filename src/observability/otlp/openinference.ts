@@ -3,10 +3,12 @@ import type { Attributes, Dialect, FieldWriter } from "../langfuse/dialect.ts";
 import { isRecord, simplifyLangChain, type ChatMessage } from "../langfuse/messages.ts";
 import type { Observation, ObservationFields } from "../langfuse/trace.ts";
 import {
+  present,
   readDocuments,
   readModelInput,
   readModelOutput,
   readToolCall,
+  textOf,
   toInclusive,
 } from "./messages.ts";
 
@@ -30,7 +32,7 @@ export function createOpenInferenceDialect(): Dialect {
       const { type, name } = observation;
       const texts = { ...begun.get(observation), ...metadata(fields, write) };
       begun.set(observation, texts);
-      return compact({
+      return present({
         ...(phase === "open" ? { "openinference.span.kind": KINDS[type] ?? "CHAIN" } : {}),
         ...(phase === "open" && type === "agent" ? { "agent.name": name } : {}),
         ...(phase === "open" && type === "tool" ? { "tool.name": name } : {}),
@@ -178,14 +180,4 @@ function metadata(fields: ObservationFields, write: FieldWriter): Record<string,
     level: fields.level,
     status_message: write.statusMessage(fields.statusMessage) ?? "",
   };
-}
-
-function textOf(value: unknown): string | undefined {
-  return typeof value === "string" && value !== "" ? value : undefined;
-}
-
-function compact(attributes: Attributes): Attributes {
-  return Object.fromEntries(
-    Object.entries(attributes).filter(([, value]) => value !== undefined),
-  ) as Attributes;
 }
