@@ -94,6 +94,8 @@ describeDatabases("assistants and their versions", (databases) => {
     await expect(client.assistants.get(id)).rejects.toThrow("404");
     await expect(client.threads.get(thread.thread_id)).rejects.toThrow("404");
     await expect(client.assistants.delete(id)).rejects.toThrow("404");
+    await expect(client.assistants.delete("five")).rejects.toThrow("409");
+    expect((await client.assistants.get("five")).graph_id).toBe("five");
   });
 
   it("draws the graph, and opens subgraphs with xray", async () => {

@@ -114,7 +114,13 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       query: z.strictObject({ delete_threads: QueryFlag.default(false) }),
       answer: { status: 204, description: "Deleted" },
       async handle({ params, query }) {
-        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id);
+        const { assistant_id: id, metadata } = await deps.runs.assistant(params.assistant_id);
+        if (metadata["created_by"] === "system") {
+          throw new ServerError(
+            "conflict",
+            "This assistant is the server's own for its graph; remove the graph from the configuration instead.",
+          );
+        }
         if (query.delete_threads) {
           for (;;) {
             const threads = await deps.threads.ofAssistant(id);
