@@ -408,6 +408,68 @@ describe("a disk that takes nothing", () => {
   });
 });
 
+test.each([1, 2, 3, 4])(
+  "whatever happens in whatever order, all comes out (seed %i)",
+  async (seed) => {
+    let state = seed;
+    const random = (below: number): number => {
+      state = (state * 1_103_515_245 + 12_345) % 0x8000_0000;
+      return Math.floor((state / 0x8000_0000) * below);
+    };
+    let { store } = open({ limits: { maxBytes: 10_000_000 } });
+    const put = new Set<string>();
+    const out = new Set<string>();
+    const batches: NonNullable<Awaited<ReturnType<RecordStore["take"]>>>[] = [];
+    const settle = (batch: (typeof batches)[number], left: readonly StoredRecord[]): void => {
+      const again = new Set(left);
+      for (const record of batch.records) if (!again.has(record)) out.add(nameOf(record));
+      batch.settle(left);
+    };
+    const steps: (() => void | Promise<void>)[] = [
+      () => {
+        for (let count = random(40); count > 0; count -= 1) {
+          const name = `${String.fromCodePoint(97 + random(26))}${put.size}`;
+          const record = span(
+            random(9),
+            random(5) === 0 ? name.toUpperCase() : name,
+            50 + random(3_000),
+          );
+          put.add(nameOf({ ...record, time: 0 }));
+          store.add(record);
+        }
+      },
+      async () => {
+        const batch = await store.take({ maxRecords: 1 + random(30), maxBytes: 20_000 });
+        if (batch !== undefined) batches.push(batch);
+      },
+      () => {
+        const [batch] = batches.splice(random(batches.length), 1);
+        if (batch !== undefined)
+          settle(batch, batch.records.slice(0, random(batch.records.length + 1)));
+      },
+      () => {
+        const [batch] = batches.splice(random(batches.length), 1);
+        if (batch !== undefined) settle(batch, []);
+      },
+      async () => {
+        if (random(8) > 0) return;
+        batches.length = 0;
+        await store.close();
+        ({ store } = open({ limits: { maxBytes: 10_000_000 } }));
+      },
+    ];
+    for (let step = 0; step < 300; step += 1) await steps[random(steps.length)]?.();
+    for (const batch of batches) settle(batch, []);
+    await until(async () => {
+      for (const name of await takeAll(store)) out.add(name);
+      return out.size === put.size;
+    });
+    expect(put.size).toBeGreaterThan(500);
+    expect(store.pending).toEqual({ records: 0, bytes: 0, oldest: undefined });
+    await until(async () => (await segments()).length === 0);
+  },
+);
+
 test("a store that is closed before it is open leaves nothing", async () => {
   const { store } = open();
   await store.close();

@@ -73,6 +73,16 @@ export class Segment {
     return basename(this.path);
   }
 
+  /** Whether every record of it is settled. */
+  get spent(): boolean {
+    return this.settled === this.records;
+  }
+
+  /** Bytes of the records alone. */
+  get recordBytes(): number {
+    return this.size - SEGMENT_MAGIC.length - this.records * FRAME_BYTES;
+  }
+
   /** Records read and not settled. */
   get underWay(): number {
     return this.#read - this.settled;
@@ -137,12 +147,18 @@ export class Segment {
     return record;
   }
 
-  /** Gives up what cannot be read; tells how many records that was. */
-  giveUpRest(): number {
-    const lost = this.unread;
-    this.records -= lost;
+  /** Takes a record that is given up. */
+  skip(record: SpooledRecord): void {
+    this.shift(record);
+    this.settled += 1;
+  }
+
+  /** Gives up what cannot be read; tells how much that was. */
+  giveUpRest(): { records: number; bytes: number } {
+    const records = this.unread;
+    this.records -= records;
     this.sealed = true;
-    return lost;
+    return { records, bytes: this.size - this.#readAt - records * FRAME_BYTES };
   }
 
   async remove(): Promise<void> {

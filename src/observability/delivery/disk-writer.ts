@@ -1,0 +1,248 @@
+import { closeSync, existsSync, openSync, writevSync } from "node:fs";
+import { open, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { Segment, type SpooledRecord } from "./segment.ts";
+import { frame, SEGMENT_MAGIC } from "./segment-format.ts";
+import { newSegmentName, openWriterFolder, type WriterFolder } from "./writer-folder.ts";
+
+/*
+ * The disk:   opening ──▶ open ──a write fails──▶ away ──tried again every few seconds──▶ open
+ *
+ * Records wait in a queue for the next write, of which there is one at a time; what comes meanwhile makes the one
+ * after it.
+ */
+
+export interface DiskWriterOptions {
+  /** The spool folder, in which this writer makes its own. */
+  folder: string;
+  /** A segment that is as large is ended. */
+  segmentBytes: number;
+  fsync: boolean;
+  /** How often a disk that takes nothing is tried again. */
+  retryMs: number;
+  /** The folder is there, for the first time or again. */
+  onOpen: () => void;
+  onSegment: (segment: Segment) => void;
+  /** Awaited before the next write where a segment has ended; told when nothing is left to write. */
+  onWritten: () => Promise<void>;
+  /** The disk takes nothing: these records were not written. `first` if it did take something before. */
+  onAway: (records: readonly SpooledRecord[], error: unknown, first: boolean) => void;
+  /** The disk takes records again: gives those that were not written meanwhile. */
+  onBack: () => Promise<readonly SpooledRecord[]>;
+}
+
+/** What may wait for a disk that is slow, before it counts as one that takes nothing. */
+const MAX_UNWRITTEN_BYTES = 32 * 1_024 * 1_024;
+/** How long records wait for more to be written with, and how much is enough. */
+const COALESCE_MS = 2;
+const WRITE_NOW_BYTES = 256 * 1_024;
+const PROBE_BYTES = 256 * 1_024;
+
+/** Appends records to segment files. It opens in the background; `close` ends it. */
+export class DiskWriter {
+  readonly #options: DiskWriterOptions;
+  #folder: WriterFolder | undefined;
+  #current: Segment | undefined;
+  #queue: SpooledRecord[] = [];
+  #queueBytes = 0;
+  #writing: SpooledRecord[] = [];
+  #draining: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  /** Those that wait for what is being written, and for what is in the queue. */
+  #writers: (() => void)[] = [];
+  #waiters: (() => void)[] = [];
+  #away = false;
+  #closed = false;
+  readonly #onExit = (): void => this.#writeAtExit();
+
+  constructor(options: DiskWriterOptions) {
+    this.#options = options;
+    process.on("exit", this.#onExit);
+    this.#writeNow();
+  }
+
+  /** Once it is open. */
+  get folder(): WriterFolder | undefined {
+    return this.#folder;
+  }
+
+  /** Whether records can be added. */
+  get takes(): boolean {
+    return !this.#away && this.#queueBytes <= MAX_UNWRITTEN_BYTES;
+  }
+
+  get unwritten(): number {
+    return this.#queue.length + this.#writing.length;
+  }
+
+  /** When the oldest that is not written was taken in. */
+  get oldest(): number | undefined {
+    return (this.#writing[0] ?? this.#queue[0])?.time;
+  }
+
+  /** What comes within a moment makes one write. */
+  add(record: SpooledRecord): void {
+    this.#queue.push(record);
+    this.#queueBytes += record.bytes.length;
+    if (this.#queueBytes > WRITE_NOW_BYTES) this.#writeNow();
+    else if (this.#draining === undefined)
+      this.#timer ??= setTimeout(() => this.#writeNow(), COALESCE_MS);
+  }
+
+  /** Resolves when what was added is written, or turned away. Never rejects. */
+  async written(): Promise<void> {
+    if (this.unwritten === 0) return;
+    const written = new Promise<void>((resolve) => {
+      (this.#queue.length === 0 ? this.#writers : this.#waiters).push(resolve);
+    });
+    this.#writeNow();
+    await written;
+  }
+
+  /** Ends the current segment if all of it is settled and nothing is about to be added. */
+  endIdleSegment(): void {
+    const current = this.#current;
+    if (current === undefined || this.#draining !== undefined || !current.spent) return;
+    current.sealed = true;
+    this.#current = undefined;
+  }
+
+  /** Lets go of a segment that cannot be read, and with that not be trusted. */
+  forget(segment: Segment): void {
+    if (segment === this.#current) this.#current = undefined;
+  }
+
+  /** Writes what is left, with `more`. The folder is still to be released. */
+  async close(more: readonly SpooledRecord[]): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#queue.push(...more);
+    this.#writeNow();
+    await this.#draining;
+    process.off("exit", this.#onExit);
+    await this.#current?.seal().catch(() => {});
+  }
+
+  #writeNow(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#draining !== undefined) return;
+    if (this.#queue.length > 0 || this.#folder === undefined) this.#draining = this.#drain();
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#queue.length > 0 || this.#folder === undefined) {
+      const records = (this.#writing = this.#queue);
+      this.#writers = this.#waiters;
+      this.#queue = [];
+      this.#waiters = [];
+      this.#queueBytes = 0;
+      let failure: { error: unknown } | undefined;
+      try {
+        await this.#write(records);
+      } catch (error) {
+        failure = { error };
+      }
+      this.#writing = [];
+      for (const wake of this.#writers.splice(0)) wake();
+      if (failure === undefined) continue;
+      await this.#turnAway(records, failure.error);
+      for (const wake of this.#waiters.splice(0)) wake();
+      break;
+    }
+    this.#draining = undefined;
+    void this.#options.onWritten();
+  }
+
+  async #write(records: readonly SpooledRecord[]): Promise<void> {
+    const folder = await this.#openFolder();
+    if (records.length === 0) return;
+    const current = this.#current ?? (await this.#openSegment(folder));
+    await current.append(records, { fsync: this.#options.fsync });
+    if (current.size < this.#options.segmentBytes) return;
+    this.#current = undefined;
+    await current.seal();
+    await this.#options.onWritten();
+  }
+
+  async #openFolder(): Promise<string> {
+    if (this.#folder === undefined) {
+      this.#folder = await openWriterFolder(this.#options.folder);
+      this.#options.onOpen();
+    }
+    return this.#folder.path;
+  }
+
+  async #openSegment(folder: string): Promise<Segment> {
+    const segment = await Segment.create(join(folder, newSegmentName()));
+    this.#current = segment;
+    this.#options.onSegment(segment);
+    if (this.#options.fsync) await syncFolder(folder);
+    return segment;
+  }
+
+  async #turnAway(records: readonly SpooledRecord[], error: unknown): Promise<void> {
+    const segment = this.#current;
+    this.#current = undefined;
+    await segment?.seal().catch(() => {});
+    const first = !this.#away;
+    this.#away = true;
+    const unwritten = [...records, ...this.#queue];
+    this.#queue = [];
+    this.#queueBytes = 0;
+    this.#options.onAway(unwritten, error, first);
+    if (this.#closed) return;
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => void this.#tryDisk(), this.#options.retryMs);
+    this.#retry.unref();
+  }
+
+  async #tryDisk(): Promise<void> {
+    await this.#draining;
+    if (this.#closed) return;
+    try {
+      // The folder itself may be what is missing.
+      if (this.#folder !== undefined && !existsSync(this.#folder.path)) this.#folder = undefined;
+      await probeDisk(join(await this.#openFolder(), ".probe"));
+    } catch (error) {
+      await this.#turnAway([], error);
+      return;
+    }
+    this.#away = false;
+    for (const record of await this.#options.onBack()) this.#queue.push(record);
+    this.#writeNow();
+  }
+
+  /** What `process.exit()` would cut off. The next process adopts it. */
+  #writeAtExit(): void {
+    const records = [...this.#writing, ...this.#queue];
+    if (this.#folder === undefined || records.length === 0) return;
+    try {
+      const file = openSync(join(this.#folder.path, newSegmentName()), "wx", 0o600);
+      writevSync(file, [SEGMENT_MAGIC, ...records.flatMap((r) => [frame(r, r.time), r.bytes])]);
+      closeSync(file);
+    } catch {
+      // There is nobody left to tell.
+    }
+  }
+}
+
+/** A new file's name is on the disk only when its folder is. */
+async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** A folder may be there where no file fits any more. */
+async function probeDisk(path: string): Promise<void> {
+  try {
+    await writeFile(path, Buffer.alloc(PROBE_BYTES), { mode: 0o600 });
+  } finally {
+    await rm(path, { force: true });
+  }
+}

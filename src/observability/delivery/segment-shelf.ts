@@ -1,0 +1,144 @@
+import type { Segment, SpooledRecord } from "./segment.ts";
+
+export interface ShelfOptions {
+  /** Bytes of all files; past them the oldest traces go. */
+  maxBytes: number;
+  /** Older records are given up. */
+  maxAgeMs: number;
+  onDrop: (lost: Lost, why: string) => void;
+  /** A file that cannot be read to its end. */
+  onUnreadable: (segment: Segment, lost: Lost) => void;
+}
+
+export interface Lost {
+  records: number;
+  bytes: number;
+}
+
+const MAX_VICTIMS = 100_000;
+const TRACE_HAD_TO_GO = "the traces waiting take more than they may";
+
+/** The segments of one store, oldest first: read from one end, removed when spent, bounded by whole traces. */
+export class SegmentShelf {
+  readonly #options: ShelfOptions;
+  #segments: Segment[] = [];
+  /** Traces of which something had to go: the rest goes too. */
+  readonly #victims = new Set<string>();
+
+  constructor(options: ShelfOptions) {
+    this.#options = options;
+  }
+
+  get unread(): number {
+    return this.#sum((segment) => segment.unread);
+  }
+
+  /** Records that are not settled. */
+  get left(): number {
+    return this.#sum((segment) => segment.records - segment.settled);
+  }
+
+  /** When the next record was taken in, or a little before. */
+  get oldest(): number | undefined {
+    return this.#segments.find((segment) => segment.unread > 0)?.time;
+  }
+
+  get overfull(): boolean {
+    return this.#sum((segment) => segment.size) > this.#options.maxBytes;
+  }
+
+  isVictim(traceId: string): boolean {
+    return this.#victims.has(traceId);
+  }
+
+  add(...segments: Segment[]): void {
+    this.#segments.push(...segments);
+    this.#segments.sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** The next record of the oldest file that has one. Gives up what has to go. */
+  async peek(): Promise<SpooledRecord | undefined> {
+    const oldest = Date.now() - this.#options.maxAgeMs;
+    for (const segment of this.#segments) {
+      while (segment.unread > 0) {
+        const record = await segment.peek().catch(toUnread);
+        // Later, perhaps: what cannot be read now, such as for want of file handles, is not lost.
+        if (record === undefined) break;
+        if (record === "broken") {
+          this.#options.onUnreadable(segment, segment.giveUpRest());
+          break;
+        }
+        const why = this.#victims.has(record.traceId)
+          ? TRACE_HAD_TO_GO
+          : record.time < oldest
+            ? "they are too old"
+            : undefined;
+        if (why === undefined) return record;
+        segment.skip(record);
+        this.#options.onDrop({ records: 1, bytes: record.bytes.length }, why);
+      }
+    }
+    return undefined;
+  }
+
+  /** Removes the files all of whose records are settled. */
+  removeSpent(): void {
+    if (!this.#segments.some(isOver)) return;
+    for (const segment of this.#segments) if (isOver(segment)) segment.remove().catch(() => {});
+    this.#segments = this.#segments.filter((segment) => !isOver(segment));
+  }
+
+  /** The oldest files go until the rest fits, and with them whatever else there is of their traces. */
+  async makeRoom(): Promise<void> {
+    while (this.overfull) {
+      const oldest = this.#segments.find((segment) => segment.sealed && segment.underWay === 0);
+      if (oldest === undefined) return;
+      const lost = { records: 0, bytes: 0 };
+      for (;;) {
+        const record = await oldest.peek().catch(() => "broken" as const);
+        if (record === undefined) break;
+        if (record === "broken") {
+          this.#options.onUnreadable(oldest, oldest.giveUpRest());
+          break;
+        }
+        oldest.skip(record);
+        lost.records += 1;
+        lost.bytes += record.bytes.length;
+        this.#addVictim(record.traceId);
+      }
+      this.#options.onDrop(lost, TRACE_HAD_TO_GO);
+      this.#segments = this.#segments.filter((segment) => segment !== oldest);
+      await oldest.remove().catch(() => {});
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const segment of this.#segments) await segment.close();
+  }
+
+  #addVictim(traceId: string): void {
+    this.#victims.add(traceId);
+    if (this.#victims.size <= MAX_VICTIMS) return;
+    for (const oldest of this.#victims) {
+      this.#victims.delete(oldest);
+      return;
+    }
+  }
+
+  #sum(of: (segment: Segment) => number): number {
+    let total = 0;
+    for (const segment of this.#segments) total += of(segment);
+    return total;
+  }
+}
+
+function isOver(segment: Segment): boolean {
+  return segment.sealed && segment.spent;
+}
+
+/** What a failed read means for a file: it is gone, or it cannot be read now. */
+function toUnread(error: unknown): "broken" | undefined {
+  return error instanceof Error && "code" in error && error.code === "ENOENT"
+    ? "broken"
+    : undefined;
+}
