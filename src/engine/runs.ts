@@ -310,7 +310,7 @@ function toOrigin(
   request: RunRequest,
 ): RunOrigin {
   const { principal, headers } = request;
-  const isSystem = assistant.metadata["created_by"] === "system";
+  const isSystem = assistant.assistant_id === systemAssistantId(assistant.graph_id);
   const session = body.metadata?.["session_id"];
   return {
     trigger: request.trigger,

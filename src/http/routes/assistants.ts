@@ -1,7 +1,7 @@
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import { z } from "zod";
 import type { AssistantGraphs } from "../../engine/assistants.ts";
-import type { RunEngine } from "../../engine/runs.ts";
+import { systemAssistantId, type RunEngine } from "../../engine/runs.ts";
 import type { ThreadStates } from "../../engine/threads.ts";
 import { ServerError } from "../../errors.ts";
 import type { GraphRegistry } from "../../graphs/registry.ts";
@@ -114,8 +114,8 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       query: z.strictObject({ delete_threads: QueryFlag.default(false) }),
       answer: { status: 204, description: "Deleted" },
       async handle({ params, query }) {
-        const { assistant_id: id, metadata } = await deps.runs.assistant(params.assistant_id);
-        if (metadata["created_by"] === "system") {
+        const { assistant_id: id, graph_id } = await deps.runs.assistant(params.assistant_id);
+        if (id === systemAssistantId(graph_id)) {
           throw new ServerError(
             "conflict",
             "This assistant is the server's own for its graph; remove the graph from the configuration instead.",
