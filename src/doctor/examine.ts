@@ -3,6 +3,7 @@ import type { Config } from "../config/schema.ts";
 import { reportOn, type Finding } from "./check.ts";
 import { checkNode, checkPackages } from "./environment.ts";
 import { checkLangfuse } from "./langfuse.ts";
+import { checkTargets } from "./targets.ts";
 import { checkAuth, checkDatabase, checkGraphs, reasonOf } from "./project.ts";
 
 /**
@@ -27,6 +28,7 @@ export async function examine(
     ["auth", () => checkAuth(config)],
     ["database", () => checkDatabase(config)],
     ["langfuse", () => checkLangfuse(config)],
+    ["targets", () => checkTargets(config)],
   ];
   for (const [name, check] of checks) {
     try {
