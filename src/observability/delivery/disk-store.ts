@@ -13,6 +13,7 @@ import type {
 } from "./record.ts";
 import { Segment, type SpooledRecord } from "./segment.ts";
 import { SegmentShelf, type Lost } from "./segment-shelf.ts";
+import { within } from "./within.ts";
 
 /*
  * Where records are on their way out:
@@ -168,7 +169,7 @@ class DiskStore implements RecordStore {
   }
 
   async take(limit: BatchLimit): Promise<RecordBatch | undefined> {
-    await this.#written(WRITE_WAIT_MS);
+    await within(WRITE_WAIT_MS, this.recorded());
     return this.#exclusive(() =>
       this.#outgoing.take(limit, {
         peek: async () => (await this.#shelf.peek()) ?? this.#memory.peek(),
@@ -182,17 +183,6 @@ class DiskStore implements RecordStore {
 
   recorded(): Promise<void> {
     return this.#writer.written();
-  }
-
-  async #written(timeoutMs: number): Promise<void> {
-    if (this.#writer.unwritten === 0) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, timeoutMs);
-      void this.recorded().finally(() => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
   }
 
   async bury(record: StoredRecord, answer: string): Promise<boolean> {

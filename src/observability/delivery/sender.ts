@@ -7,6 +7,7 @@ import type {
   StoredRecord,
 } from "./record.ts";
 import type { Delivery, Transport } from "./transport.ts";
+import { within } from "./within.ts";
 
 /**
  * Delivery's states, as the log and `/info` tell them:
@@ -346,15 +347,4 @@ class BackgroundSender implements Sender {
     this.state = state;
     this.#options.onState(state, message);
   }
-}
-
-/** Resolves when `work` is done, or after `ms`. */
-async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    void work.finally(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
 }
