@@ -369,7 +369,7 @@ describe("a disk that takes nothing", () => {
     expect(await takeAll(store)).toEqual(["2A"]);
     store.add(span(3, "A"));
     await store.recorded();
-    expect(await segments()).toHaveLength(1);
+    await until(async () => (await segments()).length === 1);
     expect(await takeAll(store)).toEqual(["3A"]);
   });
 

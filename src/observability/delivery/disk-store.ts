@@ -121,6 +121,7 @@ class DiskStore implements RecordStore {
       retryMs: options.retryMs ?? RETRY_MS,
       onOpen: () => this.#adoptIn(0),
       onSegment: (segment) => this.#shelf.add(segment),
+      isOverfull: () => this.#shelf.overfull,
       onWritten: () => this.#onWritten(),
       onAway: (records, error, first) => {
         if (first) options.onEvent({ kind: "disk_away", error: textOf(error) });

@@ -9,7 +9,9 @@ import { newSegmentName, openWriterFolder, type WriterFolder } from "./writer-fo
  * The disk:   opening ──▶ open ──a write fails──▶ away ──tried again every few seconds──▶ open
  *
  * Records wait in a queue for the next write, of which there is one at a time; what comes meanwhile makes the one
- * after it.
+ * after it. A small write is made at once, on the event loop: it is a copy into the kernel's memory, and takes less
+ * than handing it to another thread. Once such a write is slow, the disk is not trusted for a while, and writes
+ * go through a thread, so that a disk that stalls stalls nothing but traces.
  */
 
 export interface DiskWriterOptions {
@@ -23,6 +25,8 @@ export interface DiskWriterOptions {
   /** The folder is there, for the first time or again. */
   onOpen: () => void;
   onSegment: (segment: Segment) => void;
+  /** Whether the files together are over their limit. */
+  isOverfull: () => boolean;
   /** Awaited before the next write where a segment has ended; told when nothing is left to write. */
   onWritten: () => Promise<void>;
   /** The disk takes nothing: these records were not written. `first` if it did take something before. */
@@ -36,6 +40,10 @@ const MAX_UNWRITTEN_BYTES = 32 * 1_024 * 1_024;
 /** How long records wait for more to be written with, and how much is enough. */
 const COALESCE_MS = 2;
 const WRITE_NOW_BYTES = 256 * 1_024;
+/** The most that is written on the event loop, how slow that may be, and for how long it is then not tried again. */
+const AT_ONCE_BYTES = 1_024 * 1_024;
+const SLOW_MS = 10;
+const DISTRUST_MS = 30_000;
 const PROBE_BYTES = 256 * 1_024;
 
 /** Appends records to segment files. It opens in the background; `close` ends it. */
@@ -52,6 +60,7 @@ export class DiskWriter {
   /** Those that wait for what is being written, and for what is in the queue. */
   #writers: (() => void)[] = [];
   #waiters: (() => void)[] = [];
+  #trustAgainAt = 0;
   #away = false;
   #closed = false;
   readonly #onExit = (): void => this.#writeAtExit();
@@ -127,8 +136,31 @@ export class DiskWriter {
   #writeNow(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (this.#draining !== undefined) return;
+    if (this.#draining !== undefined || this.#writeAtOnce()) return;
     if (this.#queue.length > 0 || this.#folder === undefined) this.#draining = this.#drain();
+  }
+
+  /** Whether everything is written; what was not is still in the queue. */
+  #writeAtOnce(): boolean {
+    const began = performance.now();
+    const may = !this.#options.fsync && !this.#away && began > this.#trustAgainAt;
+    if (!may || this.#folder === undefined || this.#queueBytes > AT_ONCE_BYTES) return false;
+    if (this.#queue.length === 0) return true;
+    try {
+      const segment = this.#current ?? this.#begin(Segment.createSync(this.#newPath()));
+      // Where room has to be made, it is made before more is written.
+      if (this.#options.isOverfull()) return false;
+      segment.appendSync(this.#queue);
+      if (segment.size >= this.#options.segmentBytes) this.#end(segment);
+    } catch {
+      // The other way of writing meets the same error, and deals with it.
+      return false;
+    }
+    if (performance.now() - began > SLOW_MS) this.#trustAgainAt = performance.now() + DISTRUST_MS;
+    this.#queue = [];
+    this.#queueBytes = 0;
+    for (const wake of this.#waiters.splice(0)) wake();
+    return true;
   }
 
   async #drain(): Promise<void> {
@@ -158,7 +190,9 @@ export class DiskWriter {
   async #write(records: readonly SpooledRecord[]): Promise<void> {
     const folder = await this.#openFolder();
     if (records.length === 0) return;
-    const current = this.#current ?? (await this.#openSegment(folder));
+    const current = this.#current ?? this.#begin(await Segment.create(this.#newPath()));
+    if (this.#options.fsync && current.records === 0) await syncFolder(folder);
+    if (this.#options.isOverfull()) await this.#options.onWritten();
     await current.append(records, { fsync: this.#options.fsync });
     if (current.size < this.#options.segmentBytes) return;
     this.#current = undefined;
@@ -174,11 +208,19 @@ export class DiskWriter {
     return this.#folder.path;
   }
 
-  async #openSegment(folder: string): Promise<Segment> {
-    const segment = await Segment.create(join(folder, newSegmentName()));
+  #newPath(): string {
+    return join(this.#folder?.path ?? "", newSegmentName());
+  }
+
+  #end(segment: Segment): void {
+    this.#current = undefined;
+    segment.sealed = true;
+    segment.seal().then(this.#options.onWritten, this.#options.onWritten);
+  }
+
+  #begin(segment: Segment): Segment {
     this.#current = segment;
     this.#options.onSegment(segment);
-    if (this.#options.fsync) await syncFolder(folder);
     return segment;
   }
 

@@ -1,5 +1,7 @@
-import { open, unlink, type FileHandle } from "node:fs/promises";
+import * as fs from "node:fs";
+import { unlink } from "node:fs/promises";
 import { basename } from "node:path";
+import { promisify } from "node:util";
 import type { StoredRecord } from "./record.ts";
 import { FRAME_BYTES, frame, readFrame, SEGMENT_MAGIC } from "./segment-format.ts";
 
@@ -10,6 +12,15 @@ import { FRAME_BYTES, frame, readFrame, SEGMENT_MAGIC } from "./segment-format.t
  */
 
 const CHUNK_BYTES = 512 * 1_024;
+
+// Plain descriptors: a promise's file handle cannot be written to in the same moment.
+const open = promisify(fs.open);
+const close = promisify(fs.close);
+const read = promisify(fs.read);
+const writev = promisify(fs.writev);
+const fstat = promisify(fs.fstat);
+const ftruncate = promisify(fs.ftruncate);
+const fdatasync = promisify(fs.fdatasync);
 
 /** A record with the file it is in; without one it is in memory alone. */
 export interface SpooledRecord extends StoredRecord {
@@ -24,29 +35,44 @@ export class Segment {
   records = 0;
   settled = 0;
   sealed = false;
-  #handle: FileHandle | undefined;
+  /** The writer's descriptor and the reader's, as each ends in its own time. */
+  #fd: number | undefined;
+  #readFd: number | undefined;
   #readAt = SEGMENT_MAGIC.length;
   #read = 0;
   #time: number | undefined;
   #chunk: Buffer = Buffer.alloc(0);
   #chunkAt = 0;
 
-  private constructor(path: string, handle: FileHandle | undefined) {
+  private constructor(path: string, fd: number | undefined) {
     this.path = path;
-    this.#handle = handle;
+    this.#fd = fd;
   }
 
   /** A new file, which must not exist. */
   static async create(path: string): Promise<Segment> {
-    const handle = await open(path, "wx+", 0o600);
+    const fd = await open(path, "wx", 0o600);
     try {
-      await handle.write(SEGMENT_MAGIC, 0, SEGMENT_MAGIC.length, 0);
+      await writev(fd, [SEGMENT_MAGIC], 0);
     } catch (error) {
-      await handle.close();
+      await close(fd);
       await unlink(path).catch(() => {});
       throw error;
     }
-    return new Segment(path, handle);
+    return new Segment(path, fd);
+  }
+
+  /** The same at once. */
+  static createSync(path: string): Segment {
+    const fd = fs.openSync(path, "wx", 0o600);
+    try {
+      fs.writeSync(fd, SEGMENT_MAGIC, 0, SEGMENT_MAGIC.length, 0);
+    } catch (error) {
+      fs.closeSync(fd);
+      fs.rmSync(path, { force: true });
+      throw error;
+    }
+    return new Segment(path, fd);
   }
 
   /**
@@ -54,19 +80,18 @@ export class Segment {
    * segment of this version.
    */
   static async adopt(path: string): Promise<{ segment: Segment; torn: boolean } | undefined> {
-    const handle = await open(path, "r");
-    const segment = new Segment(path, handle);
+    const segment = new Segment(path, undefined);
+    const fd = (segment.#readFd = await open(path, "r"));
     segment.sealed = true;
-    const { size } = await handle.stat();
-    const magic = Buffer.alloc(SEGMENT_MAGIC.length);
-    await handle.read(magic, 0, magic.length, 0);
-    if (size >= magic.length && !magic.equals(SEGMENT_MAGIC)) {
-      await handle.close();
-      return undefined;
+    try {
+      const { size } = await fstat(fd);
+      const magic = await readAt(fd, 0, SEGMENT_MAGIC.length);
+      if (size >= SEGMENT_MAGIC.length && !magic.equals(SEGMENT_MAGIC)) return undefined;
+      await segment.#scan(fd, size);
+      return { segment, torn: size > segment.size };
+    } finally {
+      await segment.close();
     }
-    await segment.#scan(handle, size);
-    await segment.#closeHandle();
-    return { segment, torn: size > segment.size };
   }
 
   get name(): string {
@@ -99,29 +124,47 @@ export class Segment {
 
   /** Appends whole records or, if it rejects, nothing. */
   async append(records: readonly StoredRecord[], options: { fsync: boolean }): Promise<void> {
-    const handle = this.#handle ?? (this.#handle = await open(this.path, "r+"));
-    let buffers = records.flatMap((record) => [frame(record, record.time), record.bytes]);
+    const fd = (this.#fd ??= await open(this.path, "r+"));
     let at = this.size;
-    while (buffers.length > 0) {
-      const { bytesWritten } = await handle.writev(buffers, at);
-      if (bytesWritten === 0)
-        throw Object.assign(new Error("nothing was written"), { code: "ENOSPC" });
+    for (let buffers = toBuffers(records); buffers.length > 0;) {
+      const { bytesWritten } = await writev(fd, buffers, at);
       at += bytesWritten;
       buffers = rest(buffers, bytesWritten);
     }
-    if (options.fsync) await handle.datasync();
-    this.size = at;
+    if (options.fsync) await fdatasync(fd);
+    this.#grow(at, records);
+  }
+
+  /** The same at once: it throws where `append` rejects. */
+  appendSync(records: readonly StoredRecord[]): void {
+    const fd = (this.#fd ??= fs.openSync(this.path, "r+"));
+    let at = this.size;
+    for (let buffers = toBuffers(records); buffers.length > 0;) {
+      const bytesWritten = fs.writevSync(fd, buffers, at);
+      at += bytesWritten;
+      buffers = rest(buffers, bytesWritten);
+    }
+    this.#grow(at, records);
+  }
+
+  #grow(size: number, records: readonly StoredRecord[]): void {
+    this.size = size;
     this.records += records.length;
     this.#time ??= records[0]?.time;
   }
 
-  /** Takes away what a failed `append` may have left behind the last whole record, and ends the writing. */
+  /** Ends the writing. Takes away what a failed `append` may have left behind the last whole record. */
   async seal(): Promise<void> {
     this.sealed = true;
-    if (this.#handle === undefined) return;
-    const { size } = await this.#handle.stat();
-    if (size > this.size) await this.#handle.truncate(this.size);
-    if (this.unread === 0) await this.#closeHandle();
+    const fd = this.#fd;
+    this.#fd = undefined;
+    if (fd === undefined) return;
+    try {
+      const { size } = await fstat(fd);
+      if (size > this.size) await ftruncate(fd, this.size);
+    } finally {
+      await close(fd);
+    }
   }
 
   /** The next record, which stays the next one until `shift`; `broken` if there should be one and is not. */
@@ -142,7 +185,7 @@ export class Segment {
     this.#time = record.time;
     if (this.unread === 0) {
       this.#chunk = Buffer.alloc(0);
-      if (this.sealed) void this.#closeHandle();
+      if (this.sealed) void this.#closeReader();
     }
     return record;
   }
@@ -162,21 +205,30 @@ export class Segment {
   }
 
   async remove(): Promise<void> {
-    await this.#closeHandle();
+    await this.close();
     await unlink(this.path);
   }
 
   async close(): Promise<void> {
-    await this.#closeHandle();
+    const fd = this.#fd;
+    this.#fd = undefined;
+    if (fd !== undefined) await close(fd).catch(() => {});
+    await this.#closeReader();
   }
 
-  async #scan(handle: FileHandle, size: number): Promise<void> {
+  async #closeReader(): Promise<void> {
+    const fd = this.#readFd;
+    this.#readFd = undefined;
+    if (fd !== undefined) await close(fd).catch(() => {});
+  }
+
+  async #scan(fd: number, size: number): Promise<void> {
     let chunk = Buffer.alloc(0);
     let chunkAt = 0;
     while (this.size + FRAME_BYTES <= size) {
       if (this.size + FRAME_BYTES > chunkAt + chunk.length) {
         chunkAt = this.size;
-        chunk = await readAt(handle, chunkAt, Math.min(CHUNK_BYTES, size - chunkAt));
+        chunk = await readAt(fd, chunkAt, Math.min(CHUNK_BYTES, size - chunkAt));
         if (chunk.length < FRAME_BYTES) return;
       }
       const at = this.size - chunkAt;
@@ -189,40 +241,30 @@ export class Segment {
   }
 
   async #load(bytes: number): Promise<void> {
-    const handle = this.#handle ?? (this.#handle = await open(this.path, "r"));
+    const fd = (this.#readFd ??= await open(this.path, "r"));
     this.#chunkAt = this.#readAt;
-    this.#chunk = await readAt(handle, this.#readAt, Math.min(bytes, this.size - this.#readAt));
-  }
-
-  async #closeHandle(): Promise<void> {
-    const handle = this.#handle;
-    this.#handle = undefined;
-    await handle?.close().catch(() => {});
+    this.#chunk = await readAt(fd, this.#readAt, Math.min(bytes, this.size - this.#readAt));
   }
 }
 
-async function readAt(
-  handle: FileHandle,
-  position: number,
-  bytes: number,
-): Promise<Buffer<ArrayBuffer>> {
+function toBuffers(records: readonly StoredRecord[]): Buffer[] {
+  return records.flatMap((record) => [frame(record, record.time), record.bytes]);
+}
+
+async function readAt(fd: number, position: number, bytes: number): Promise<Buffer<ArrayBuffer>> {
   const buffer = Buffer.allocUnsafeSlow(Math.max(0, bytes));
   let filled = 0;
   while (filled < buffer.length) {
-    const { bytesRead } = await handle.read(
-      buffer,
-      filled,
-      buffer.length - filled,
-      position + filled,
-    );
+    const { bytesRead } = await read(fd, buffer, filled, buffer.length - filled, position + filled);
     if (bytesRead === 0) break;
     filled += bytesRead;
   }
   return buffer.subarray(0, filled);
 }
 
-/** What is left of `buffers` after their first `bytes` bytes. */
+/** What is left of `buffers` after their first `bytes` bytes, of which there must be some. */
 function rest(buffers: readonly Buffer[], bytes: number): Buffer[] {
+  if (bytes === 0) throw Object.assign(new Error("nothing was written"), { code: "ENOSPC" });
   let skip = bytes;
   const left: Buffer[] = [];
   for (const buffer of buffers) {
