@@ -1,5 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createHttpTransport, retryAfterMs, type Delivery } from "./transport.ts";
 
@@ -74,6 +76,42 @@ describe("an answer", () => {
     expect(await send({ status: 200, type: "application/x-protobuf", body: broken })).toMatchObject(
       { kind: "delivered", rejected: 0 },
     );
+  });
+});
+
+describe("no answer", () => {
+  const silent = createServer(() => {});
+  beforeAll(async () => {
+    await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+  });
+  afterAll(() => {
+    silent.closeAllConnections();
+    silent.close();
+  });
+  const post = (timeoutMs: number, signal: AbortSignal): Promise<Delivery> =>
+    createHttpTransport({
+      url: `http://127.0.0.1:${(silent.address() as AddressInfo).port}/`,
+      headers: {},
+      timeoutMs,
+      contentType: "application/json",
+    })(Buffer.from("x"), signal);
+
+  it("is waited for as long as it may take, even while garbage is collected", async () => {
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    const collecting = setInterval(collect, 20);
+    const stop = new AbortController();
+    const answers = await Promise.all([1, 2, 3].map(() => post(300, stop.signal)));
+    clearInterval(collecting);
+    for (const answer of answers)
+      expect(answer).toMatchObject({ kind: "retry", message: "no answer within 300 ms" });
+  }, 10_000);
+
+  it("is not waited for when the sender stops", async () => {
+    const stop = new AbortController();
+    const answer = post(60_000, stop.signal);
+    stop.abort();
+    expect(await answer).toMatchObject({ kind: "retry" });
   });
 });
 

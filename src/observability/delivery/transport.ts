@@ -1,5 +1,6 @@
 import { gzip } from "node:zlib";
 import { promisify } from "node:util";
+import { withDeadline } from "./deadline.ts";
 
 const compress = promisify(gzip);
 
@@ -30,19 +31,20 @@ export function createHttpTransport(options: TransportOptions): Transport {
   return async (body, stopped) => {
     try {
       const compressed = await compressOne(body);
-      const response = await fetch(options.url, {
-        method: "POST",
-        headers: {
-          ...options.headers,
-          "content-type": options.contentType,
-          "content-encoding": "gzip",
-        },
-        body: new Uint8Array(compressed),
-        redirect: "manual",
-        signal: AbortSignal.any([stopped, AbortSignal.timeout(options.timeoutMs)]),
+      return await withDeadline({ timeoutMs: options.timeoutMs, stopped }, async (signal) => {
+        const response = await fetch(options.url, {
+          method: "POST",
+          headers: {
+            ...options.headers,
+            "content-type": options.contentType,
+            "content-encoding": "gzip",
+          },
+          body: new Uint8Array(compressed),
+          redirect: "manual",
+          signal,
+        });
+        return judge(response, Buffer.from(await response.arrayBuffer()));
       });
-      const answer = Buffer.from(await response.arrayBuffer());
-      return judge(response, answer);
     } catch (error) {
       return {
         kind: "retry",

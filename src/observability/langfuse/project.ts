@@ -1,4 +1,5 @@
 import type { LangfuseSettings } from "./config.ts";
+import { withDeadline } from "../delivery/deadline.ts";
 import { reasonOf } from "../delivery/transport.ts";
 
 /** What Langfuse says about the keys. */
@@ -18,16 +19,19 @@ export async function checkProject(
   signal: AbortSignal,
 ): Promise<ProjectCheck> {
   try {
-    const response = await fetch(`${settings.host}/api/public/projects`, {
-      headers: {
-        ...settings.headers,
-        authorization: basicAuth(settings),
-        accept: "application/json",
-      },
-      redirect: "manual",
-      signal: AbortSignal.any([signal, AbortSignal.timeout(settings.timeoutMs)]),
+    const limit = { timeoutMs: settings.timeoutMs, stopped: signal };
+    const { response, text } = await withDeadline(limit, async (signal) => {
+      const response = await fetch(`${settings.host}/api/public/projects`, {
+        headers: {
+          ...settings.headers,
+          authorization: basicAuth(settings),
+          accept: "application/json",
+        },
+        redirect: "manual",
+        signal,
+      });
+      return { response, text: await response.text() };
     });
-    const text = await response.text();
     if (response.status === 401 || response.status === 403) {
       return {
         kind: "refused",
