@@ -112,7 +112,7 @@ export class MessageAccumulator {
     const id = chunk?.id;
     if (!chunk || !id || event.tags?.includes("nostream")) return [];
     const before = this.#partial.get(id);
-    const message = before ? (before.concat(chunk as never) as BaseMessageChunk) : chunk;
+    const message = before ? before.concat(chunk) : chunk;
     this.#partial.set(id, message);
     const partial = { event: "messages/partial", data: [message] };
     if (before) return [partial];

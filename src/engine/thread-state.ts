@@ -7,7 +7,7 @@ export function toStateCheckpoint(config: unknown): StateCheckpoint | null {
   const { configurable } = config as { configurable?: Record<string, unknown> };
   if (typeof configurable?.["thread_id"] !== "string") return null;
   const text = (key: string): string | null =>
-    typeof configurable[key] === "string" ? (configurable[key] as string) : null;
+    typeof configurable[key] === "string" ? configurable[key] : null;
   return {
     thread_id: configurable["thread_id"],
     checkpoint_id: text("checkpoint_id"),
@@ -41,10 +41,8 @@ function toThreadTask(task: StateSnapshot["tasks"][number]): ThreadTask {
     path: task.path,
     error: task.error === undefined || task.error === null ? null : toMessage(task.error),
     interrupts: task.interrupts,
-    checkpoint: nested
-      ? toStateCheckpoint((state as StateSnapshot).config)
-      : toStateCheckpoint(state),
-    state: nested ? toThreadState(state as StateSnapshot) : null,
+    checkpoint: nested ? toStateCheckpoint(state.config) : toStateCheckpoint(state),
+    state: nested ? toThreadState(state) : null,
     result: resultOf(task),
   };
 }
@@ -95,7 +93,7 @@ export function selectFields(state: ThreadState, select: StateSelect): Partial<T
       keys.filter((key) => key in values).map((key) => [key, values[key]]),
     );
   }
-  return chosen as Partial<ThreadState>;
+  return chosen;
 }
 
 /**

@@ -62,5 +62,5 @@ export function route<
     ) => Promise<RouteAnswer>;
   },
 ): Route {
-  return description as Route;
+  return description;
 }

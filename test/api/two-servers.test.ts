@@ -135,7 +135,7 @@ describe("two servers on one PostgreSQL", () => {
       databaseUrl: one.config.database.url,
       dataDir: one.config.database.dataDir,
     });
-    await eventually(async () => {
+    const nothingLeft = async (): Promise<void> => {
       for (const table of ["checkpoints", "checkpoint_blobs", "checkpoint_writes", "runs"]) {
         const { rows } = await database.query(
           `SELECT DISTINCT thread_id FROM ${table} c
@@ -143,7 +143,12 @@ describe("two servers on one PostgreSQL", () => {
         );
         expect({ table, rows }).toEqual({ table, rows: [] });
       }
-    }).finally(() => database.close());
+    };
+    try {
+      await eventually(nothingLeft);
+    } finally {
+      await database.close();
+    }
   });
 
   it("take over what the other leaves when it stops", async () => {

@@ -132,7 +132,7 @@ describeDatabases("feedback", (databases) => {
   });
 
   it("refuses with 409, and says why, while tracing is off", async () => {
-    const run = await off.client.runs.create(null as never, "five", { input: { input: "x" } });
+    const run = await off.client.runs.create(null, "five", { input: { input: "x" } });
     const { status, json } = await send(`${off.url}/runs/${run.run_id}/feedback`, {
       key: "x",
       score: 1,

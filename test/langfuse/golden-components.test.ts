@@ -124,7 +124,7 @@ test("messages of every shape, images cut, a prompt managed in Langfuse", async 
       },
     ];
     const prompt = { name: "vision", version: 3, isFallback: false };
-    await model.invoke(messages as never, { ...config, metadata: { langfusePrompt: prompt } });
+    await model.invoke(messages, { ...config, metadata: { langfusePrompt: prompt } });
     return {};
   });
   const { text, expected } = await bench.trace("message-shapes", graph, { input: { count: 0 } });

@@ -183,7 +183,7 @@ test("what is still open when the run ends is ended with it", async () => {
     invoke: async (_input, options) => {
       const stop = new AbortController();
       const hanging = single(() => new Promise(() => {}));
-      void hanging.invoke({ count: 0 } as never, { ...options, signal: stop.signal });
+      void hanging.invoke({ count: 0 }, { ...options, signal: stop.signal });
       await new Promise((resolve) => setTimeout(resolve, 30));
       return {};
     },
@@ -200,7 +200,7 @@ test("a lost worker, then a second attempt: one trace, one root", async () => {
   const run = observedRun({ input: { count: 0 } });
   const graph = single(() => ({ count: 1 }));
   const first = bench.observer.startRun(run);
-  await graph.invoke({ count: 0 } as never, { callbacks: first.callbacks, runId: run.run_id });
+  await graph.invoke({ count: 0 }, { callbacks: first.callbacks, runId: run.run_id });
   first.end({ status: "lost" });
   await bench.observer.flush(5_000);
   expect(
@@ -208,10 +208,13 @@ test("a lost worker, then a second attempt: one trace, one root", async () => {
   ).toEqual([]);
 
   const second = bench.observer.startRun({ ...run, attempt: 2, started_at: new Date() });
-  const output = await graph.invoke({ count: 0 } as never, {
-    callbacks: second.callbacks,
-    runId: run.run_id,
-  });
+  const output = await graph.invoke(
+    { count: 0 },
+    {
+      callbacks: second.callbacks,
+      runId: run.run_id,
+    },
+  );
   second.end({ status: "success", output });
   expect(second.traceId).toBe(first.traceId);
   const { text, expected } = await bench.compare("lost-then-retried", first.traceId ?? "");

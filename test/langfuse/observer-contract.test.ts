@@ -93,10 +93,13 @@ describe.each(OBSERVERS)("%s", (_name, open) => {
     const observation = observer.startRun(observedRun());
     const graph = single(() => ({ count: 2 }));
     const output = await observation.within(() =>
-      graph.invoke({ count: 1 } as never, {
-        callbacks: observation.callbacks,
-        metadata: { ...observation.metadata },
-      }),
+      graph.invoke(
+        { count: 1 },
+        {
+          callbacks: observation.callbacks,
+          metadata: { ...observation.metadata },
+        },
+      ),
     );
     expect(output).toEqual({ count: 3, notes: [] });
     observation.end({ status: "success", output });
@@ -106,7 +109,7 @@ describe.each(OBSERVERS)("%s", (_name, open) => {
     });
     const second = observer.startRun(observedRun());
     await expect(
-      second.within(() => failing.invoke({ count: 1 } as never, { callbacks: second.callbacks })),
+      second.within(() => failing.invoke({ count: 1 }, { callbacks: second.callbacks })),
     ).rejects.toBe(failure);
     second.end({ status: "error", error: failure });
     await observer.shutdown(100);
@@ -158,7 +161,7 @@ describe.each(OBSERVERS)("%s", (_name, open) => {
     observation.end({ status: "cancelled" });
     const graph = single(() => ({ count: 2 }));
     await expect(
-      graph.invoke({ count: 1 } as never, { callbacks: observation.callbacks }),
+      graph.invoke({ count: 1 }, { callbacks: observation.callbacks }),
     ).resolves.toBeDefined();
     await observer.shutdown(100);
   });

@@ -165,9 +165,9 @@ describeDatabases("tracing through the server", (databases) => {
     const { thread_id: threadId } = await alice.threads.create();
     const background = await alice.runs.create(threadId, "nested", { input: { input: "x" } });
     await expectTrace(background.run_id, threadId, "alice");
-    const stateless = await alice.runs.create(null as never, "five", { input: { input: "x" } });
+    const stateless = await alice.runs.create(null, "five", { input: { input: "x" } });
     await expectTrace(stateless.run_id, undefined, "alice");
-    const named = await alice.runs.create(null as never, "five", {
+    const named = await alice.runs.create(null, "five", {
       input: { input: "x" },
       metadata: { session_id: "my-session" },
     });

@@ -46,7 +46,7 @@ export class FakeChatModel extends BaseChatModel {
   }
 
   override bindTools(tools: unknown[], options?: Record<string, unknown>): Runnable {
-    return this.withConfig({ tools, ...options } as object) as unknown as Runnable;
+    return this.withConfig({ tools, ...options } as object);
   }
 
   override async _generate(
