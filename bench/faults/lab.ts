@@ -184,8 +184,10 @@ class PostgresLab implements Lab {
     const faults = FAULTS.flatMap(({ behaviour }) => behaviour ?? []);
     const trouble = (async () => {
       while (!over()) {
-        const behaviour = faults[Math.floor(Math.random() * faults.length)] ?? { kind: "accept" };
-        await this.#ask({ what: "behave", behaviour });
+        const fault = faults[Math.floor(Math.random() * faults.length)];
+        // Every trouble passes, and may come back at once.
+        const behaviour = samples.length % 2 === 0 ? fault : undefined;
+        await this.#ask({ what: "behave", behaviour: behaviour ?? { kind: "accept" } });
         const next = after(1_000 + Math.random() * 9_000);
         while (!next() && !over()) await new Promise((resolve) => setTimeout(resolve, 100));
         samples.push(await sample(server.process.pid ?? 0, spool));
