@@ -8,10 +8,22 @@ export interface Child {
   close: () => Promise<void>;
 }
 
-/** Starts a script, which has to call `answer`. Whoever starts it closes it. */
-export function startChild(script: string, variables: Record<string, string> = {}): Child {
-  const child = fork(fileURLToPath(new URL(script, import.meta.url)), [], {
-    execArgv: ["--import", "jiti/register"],
+const JITI = fileURLToPath(new URL("../node_modules/jiti/lib/jiti-cli.mjs", import.meta.url));
+
+/**
+ * Starts a script, which has to call `answer`. Whoever starts it closes it. `evaluated` runs it without a loader
+ * in Node's own module system, which on Node 20 cannot load OpenTelemetry's CommonJS.
+ */
+export function startChild(
+  script: string,
+  variables: Record<string, string> = {},
+  how: "loaded" | "evaluated" = "loaded",
+): Child {
+  const path = fileURLToPath(new URL(script, import.meta.url));
+  const [entry, args, execArgv] =
+    how === "loaded" ? [path, [], ["--import", "jiti/register"]] : [JITI, [path], []];
+  const child = fork(entry, args, {
+    execArgv,
     env: { ...process.env, ...variables },
   });
   return {

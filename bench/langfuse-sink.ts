@@ -36,13 +36,15 @@ answer(async (question: { what: "address" | "traces" }) => {
   }
   const roots = new Set<string>();
   let spans = 0;
+  let bytes = 0;
   for (const { raw, gzip, type } of bodies.splice(0)) {
+    bytes += raw.length;
     for (const span of decodeTraces(gzip ? gunzipSync(raw) : raw, type)) {
       spans += 1;
       if (span.parentSpanId === undefined) roots.add(span.traceId);
     }
   }
-  return { traces: roots.size, spans };
+  return { traces: roots.size, spans, bytes };
 });
 
 function send(response: ServerResponse, body: object): void {
