@@ -79,6 +79,8 @@ describe("checkpoints on postgres, when connections are lost", () => {
       const threadId = randomUUID();
       return { threadId, saver: checkpoints.forRun({ threadId, resolve: "queued" }) };
     });
+    // More than one connection, so that there are others to end beside the one that ends them.
+    await Promise.all([1, 2, 3].map(() => database.query("SELECT pg_sleep(0.2)")));
     let lost = 0;
     for (let step = 0; step < 10; step += 1) {
       for (const { saver, threadId } of savers) {
