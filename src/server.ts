@@ -30,6 +30,7 @@ import { toJson } from "./storage/json.ts";
 import { migrate } from "./storage/migrate.ts";
 import { openDatabase } from "./storage/open.ts";
 import { createRunEventRepository } from "./storage/run-events.ts";
+import { createRunQueue } from "./storage/run-queue.ts";
 import { createRunRepository, type RunRecord } from "./storage/runs.ts";
 import { sharedSecret } from "./storage/secrets.ts";
 import { openStore, type StoreOptions } from "./storage/store.ts";
@@ -104,8 +105,9 @@ async function compose(
   await registerSystemAssistants(assistants, graphs);
   const threads = createThreadRepository(database);
   const runs = createRunRepository(database);
+  const queue = createRunQueue(database);
   const metrics = createMetrics({
-    waitingRuns: () => runs.waiting(),
+    waitingRuns: () => queue.waiting(),
     targets: () => tracing.status(),
   });
   const observer = composeObservers([tracing, metrics.observer], (error) =>
@@ -125,6 +127,7 @@ async function compose(
   });
   const worker = new Worker({
     runs,
+    queue,
     events,
     checkpointsOf: createRunCheckpoints({ checkpoints, store, runs }),
     store,
@@ -146,6 +149,7 @@ async function compose(
   closers.push(() => mailbox.close());
   const engine = new RunEngine({
     runs,
+    queue,
     threads,
     assistants,
     events,
@@ -188,7 +192,7 @@ async function compose(
   });
 
   // PGlite has one process at a time, so a run that is marked running belongs to one that is gone.
-  const recovered = await runs.recover({
+  const recovered = await queue.recover({
     held: [],
     everything: database.kind === "pglite",
   });

@@ -9,7 +9,7 @@ import type { RunStatus } from "../protocol/runs.ts";
  *      '--cancel--> interrupted
  *
  * A run that stops at an interrupt of the graph is a success. `interrupted` is a run that a client stopped.
- * The statements in `storage/runs.ts` carry these rules in their WHERE clauses.
+ * The statements in `storage/run-queue.ts` carry these rules in their WHERE clauses.
  */
 
 /** Which status may follow which. */

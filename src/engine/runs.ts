@@ -6,6 +6,7 @@ import type { Assistant } from "../protocol/assistants.ts";
 import type { CancelAction, RunCreate, RunEvent, RunKwargs, StreamMode } from "../protocol/runs.ts";
 import type { Observer } from "../observability/observer.ts";
 import type { AssistantRepository } from "../storage/assistants.ts";
+import type { RunQueue } from "../storage/run-queue.ts";
 import type { NewRun, RunOrigin, RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { PublicError } from "./errors.ts";
@@ -40,6 +41,7 @@ export type RunAnswer = Record<string, unknown> | { __error__: PublicError };
 
 export interface RunEngineOptions {
   runs: RunRepository;
+  queue: RunQueue;
   threads: ThreadRepository;
   assistants: AssistantRepository;
   events: EventLog;
@@ -194,7 +196,7 @@ export class RunEngine {
     action: CancelAction,
     options: { wait: boolean; reason?: string },
   ): Promise<void> {
-    const done = await this.#options.runs.cancel(run.run_id, action, options.reason);
+    const done = await this.#options.queue.cancel(run.run_id, action, options.reason);
     if (done === "asked" && !this.#options.worker.stop(run.run_id, action)) {
       this.#options.notify({ kind: "cancel", run_id: run.run_id, action });
     }

@@ -1,5 +1,5 @@
 import type { RunOutcome } from "../observability/observer.ts";
-import type { RunResult } from "../storage/runs.ts";
+import type { RunResult } from "../storage/run-queue.ts";
 import { toPublicError } from "./errors.ts";
 import type { Execution, Stop } from "./execute.ts";
 

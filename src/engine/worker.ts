@@ -5,7 +5,8 @@ import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
 import type { Observer, RunObservation } from "../observability/observer.ts";
 import type { CancelAction } from "../protocol/runs.ts";
-import type { Lease, RunRecord, RunRepository, RunResult } from "../storage/runs.ts";
+import type { Lease, RunQueue, RunResult } from "../storage/run-queue.ts";
+import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import { toPublicError } from "./errors.ts";
 import type { EventLog, EventWriter } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
@@ -31,6 +32,7 @@ const FINISH_TRIES = 6;
 
 export interface WorkerOptions {
   runs: RunRepository;
+  queue: RunQueue;
   events: EventLog;
   /** `undefined` for a run without a thread. */
   checkpointsOf: (start: RunStart) => RunCheckpoints | undefined;
@@ -77,7 +79,7 @@ export class Worker {
     every(POLL_MS, async () => this.poke());
     every(Math.max(1_000, this.#options.leaseMs / 3), () => this.#renew());
     every(RECOVER_MS, async () => {
-      const recovered = await this.#options.runs.recover({
+      const recovered = await this.#options.queue.recover({
         held: [...this.#active.keys()],
         everything: false,
       });
@@ -195,7 +197,7 @@ export class Worker {
     this.#reserved += limit;
     let claimed: RunRecord[] = [];
     try {
-      claimed = await this.#options.runs.claim({
+      claimed = await this.#options.queue.claim({
         workerId: this.id,
         leaseMs: this.#options.leaseMs,
         limit,
@@ -213,7 +215,7 @@ export class Worker {
     const asked = Date.now();
     let renewed: Map<string, CancelAction | null>;
     try {
-      const rows = await this.#options.runs.renew(this.id, held, this.#options.leaseMs);
+      const rows = await this.#options.queue.renew(this.id, held, this.#options.leaseMs);
       renewed = new Map(rows.map((row) => [row.run_id, row.cancel_action]));
     } catch (error) {
       // The database is away. Runs go on until their lease would have run out.
@@ -309,7 +311,7 @@ export class Worker {
     observation.end(outcome);
     const recorded = observation.recorded?.();
     if (!result) {
-      if (stop?.kind === "shutdown") await this.#options.runs.release(active.lease);
+      if (stop?.kind === "shutdown") await this.#options.queue.release(active.lease);
       return undefined;
     }
     if (stop?.kind === "rollback" && checkpoints)
@@ -343,7 +345,7 @@ export class Worker {
   async #finish(lease: Lease, result: RunResult): Promise<RunResult | undefined> {
     for (let tries = 1; ; tries += 1) {
       try {
-        const done = await this.#options.runs.finish(lease, result);
+        const done = await this.#options.queue.finish(lease, result);
         if (done === "followed") this.#mayWait = true;
         return done === "lost" ? undefined : result;
       } catch (error) {

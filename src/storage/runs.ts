@@ -5,7 +5,6 @@ import type {
   RunListQuery,
   RunStatus,
 } from "../protocol/runs.ts";
-import { ServerError } from "../errors.ts";
 import type { Metadata } from "../protocol/common.ts";
 import type { Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
@@ -59,13 +58,6 @@ export interface RunRecord {
   ended_at: Date | null;
 }
 
-/** The lease under which a worker executes a run; every write of a result proves it. */
-export interface Lease {
-  run_id: string;
-  worker_id: string;
-  attempt: number;
-}
-
 export interface NewRun {
   run_id: string;
   thread_id: string;
@@ -91,26 +83,17 @@ export type Created =
   | { kind: "thread_missing" }
   | { kind: "thread_busy" };
 
-export interface RunResult {
-  status: Extract<RunStatus, "success" | "error" | "timeout" | "interrupted">;
-  interrupted: boolean;
-  output: unknown;
-  error: { error: string; message: string } | undefined;
-  /** The thread's new state; `undefined` leaves the one it has. */
-  values: unknown;
-  interrupts: Record<string, unknown[]>;
-}
-
-const COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
+/** The columns of a `RunRecord`, for statements that return one. */
+export const RUN_COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
   temporary, origin, resumed_from, attempt, worker_id, cancel_action, cancel_reason, interrupted, output, error,
   created_at, updated_at, started_at, ended_at`;
 
 const qualified = (alias: string): string =>
-  COLUMNS.split(",")
+  RUN_COLUMNS.split(",")
     .map((column) => `${alias}.${column.trim()}`)
     .join(", ");
 
-/** Runs in the database: the resource, the queue and the leases, which are one table. */
+/** Runs as a resource. What waits, and who executes it, is in `run-queue.ts`: the same table. */
 export interface RunRepository {
   /**
    * Writes and queues a run, and marks its thread busy, in one statement. `reject` on a busy thread gives
@@ -125,80 +108,14 @@ export interface RunRepository {
     runIds?: readonly string[] | undefined;
     status?: "pending" | "running" | undefined;
   }): Promise<RunRecord[]>;
-  /** How many runs wait for a worker. */
-  waiting(): Promise<number>;
   /** The pending and running runs of a thread, oldest first. */
   active(threadId: string): Promise<RunRecord[]>;
-  /** Takes up to `limit` runs that may start now, oldest first, one per thread. */
-  claim(claim: { workerId: string; leaseMs: number; limit: number }): Promise<RunRecord[]>;
-  /** Prolongs leases; gives those that are still held, with a stop that was asked for meanwhile. */
-  renew(
-    workerId: string,
-    runIds: readonly string[],
-    leaseMs: number,
-  ): Promise<{ run_id: string; cancel_action: CancelAction | null }[]>;
-  /**
-   * Puts runs whose worker went silent back into the queue, but for those in the hands of the one who asks
-   * (`held`). `everything` takes all running ones, whatever their lease.
-   */
-  recover(options: {
-    held: readonly string[];
-    everything: boolean;
-  }): Promise<{ run_id: string; attempt: number }[]>;
-  /** Gives a run back unfinished, so that another worker takes it; false if the lease is lost. */
-  release(lease: Lease): Promise<boolean>;
-  /**
-   * Ends a run and settles its thread: `followed` if other runs wait for the thread, `lost` if the lease is
-   * not held any more. Rejects with
-   * `invalid_request` if the result has no form the database can store, however often it is tried.
-   */
-  finish(lease: Lease, result: RunResult): Promise<"finished" | "followed" | "lost">;
-  /**
-   * Stops a run: a pending one ends at once, a running one is marked for its worker. Gives what was done, or
-   * `undefined` if the run had ended (or does not exist).
-   */
-  cancel(
-    runId: string,
-    action: CancelAction,
-    reason: string | undefined,
-  ): Promise<"ended" | "asked" | undefined>;
   /** The newest checkpoint of the run's thread that is not the run's own; `undefined` if there is none. */
   checkpointBefore(run: { run_id: string; thread_id: string }): Promise<string | undefined>;
   /** Deletes a run that has ended; false if it is active or absent. */
   delete(runId: string): Promise<boolean>;
   /** Deletes finished runs without a thread that ended before now minus `olderThanMs`. */
   sweepTemporary(olderThanMs: number): Promise<number>;
-}
-
-function restingStatus(result: RunResult): "error" | "interrupted" | "idle" {
-  if (result.error !== undefined) return "error";
-  return result.interrupted ? "interrupted" : "idle";
-}
-
-function toFinishParams(lease: Lease, result: RunResult): unknown[] {
-  try {
-    return [
-      lease.run_id,
-      lease.worker_id,
-      lease.attempt,
-      result.status,
-      result.interrupted,
-      result.output === undefined ? null : toJson(result.output),
-      result.error === undefined ? null : toJson(result.error),
-      result.values === undefined ? null : toJson(result.values),
-      toJson(result.interrupts),
-      restingStatus(result),
-    ];
-  } catch (cause) {
-    throw unstorable(cause);
-  }
-}
-
-function unstorable(cause: unknown): ServerError {
-  const reason = cause instanceof Error ? cause.message : "it has no JSON";
-  return new ServerError("invalid_request", `The graph's state cannot be stored: ${reason}`, {
-    cause,
-  });
 }
 
 export function createRunRepository(database: Queryable): RunRepository {
@@ -235,7 +152,7 @@ export function createRunRepository(database: Queryable): RunRepository {
 
     async get(runId) {
       const { rows } = await database.query<RunRecord>(
-        `SELECT ${COLUMNS} FROM runs WHERE run_id = $1`,
+        `SELECT ${RUN_COLUMNS} FROM runs WHERE run_id = $1`,
         [runId],
       );
       return rows[0];
@@ -243,7 +160,7 @@ export function createRunRepository(database: Queryable): RunRepository {
 
     async list(threadId, query) {
       const { rows } = await database.query<RunRecord>(
-        `SELECT ${COLUMNS} FROM runs WHERE thread_id = $1 AND ($2::text IS NULL OR status = $2)
+        `SELECT ${RUN_COLUMNS} FROM runs WHERE thread_id = $1 AND ($2::text IS NULL OR status = $2)
          ORDER BY position DESC LIMIT ${query.limit} OFFSET ${query.offset}`,
         [threadId, query.status ?? null],
       );
@@ -252,7 +169,7 @@ export function createRunRepository(database: Queryable): RunRepository {
 
     async findActive(which) {
       const { rows } = await database.query<RunRecord>(
-        `SELECT ${COLUMNS} FROM runs
+        `SELECT ${RUN_COLUMNS} FROM runs
          WHERE status IN ('pending', 'running') AND ($1::uuid IS NULL OR thread_id = $1)
            AND ($2::uuid[] IS NULL OR run_id = ANY($2)) AND ($3::text IS NULL OR status = $3)
          ORDER BY position DESC`,
@@ -261,75 +178,12 @@ export function createRunRepository(database: Queryable): RunRepository {
       return rows;
     },
 
-    async waiting() {
-      const result = await database.query<{ waiting: number }>(
-        "SELECT count(*)::int AS waiting FROM runs WHERE status = 'pending'",
-      );
-      return result.rows[0]?.waiting ?? 0;
-    },
-
     async active(threadId) {
       const { rows } = await database.query<RunRecord>(
-        `SELECT ${COLUMNS} FROM runs WHERE thread_id = $1 AND status IN ('pending', 'running') ORDER BY position`,
+        `SELECT ${RUN_COLUMNS} FROM runs WHERE thread_id = $1 AND status IN ('pending', 'running') ORDER BY position`,
         [threadId],
       );
       return rows;
-    },
-
-    async claim({ workerId, leaseMs, limit }) {
-      const { rows } = await database.query<RunRecord>(CLAIM, [workerId, leaseMs, limit]);
-      return rows;
-    },
-
-    async renew(workerId, runIds, leaseMs) {
-      const { rows } = await database.query<{ run_id: string; cancel_action: CancelAction | null }>(
-        `UPDATE runs SET lease_expires_at = now() + $3 * interval '1 millisecond'
-         WHERE run_id = ANY($2::uuid[]) AND worker_id = $1 AND status = 'running'
-         RETURNING run_id, cancel_action`,
-        [workerId, runIds, leaseMs],
-      );
-      return rows;
-    },
-
-    async recover({ held, everything }) {
-      const { rows } = await database.query<{ run_id: string; attempt: number }>(
-        `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
-         WHERE status = 'running' AND NOT (run_id = ANY($2::uuid[])) AND ($1 OR lease_expires_at < now())
-         RETURNING run_id, attempt`,
-        [everything, held],
-      );
-      return rows;
-    },
-
-    async release(lease) {
-      const { rowCount } = await database.query(
-        `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
-         WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'`,
-        [lease.run_id, lease.worker_id, lease.attempt],
-      );
-      return rowCount > 0;
-    },
-
-    async finish(lease, result) {
-      const { rows } = await database
-        .query<{ followers: number }>(FINISH, toFinishParams(lease, result))
-        .catch((cause: unknown) => {
-          // The data itself is refused (22), or is too large (54).
-          const { code } = cause as { code?: unknown };
-          throw typeof code === "string" && /^(22|54)/.test(code) ? unstorable(cause) : cause;
-        });
-      if (!rows[0]) return "lost";
-      return rows[0].followers > 0 ? "followed" : "finished";
-    },
-
-    async cancel(runId, action, reason) {
-      const { rows } = await database.query<{ status: RunStatus }>(CANCEL, [
-        runId,
-        action,
-        reason ?? null,
-      ]);
-      if (!rows[0]) return undefined;
-      return rows[0].status === "running" ? "asked" : "ended";
     },
 
     async checkpointBefore(run) {
@@ -376,7 +230,7 @@ const LEASE_OF = (
 
 const CREATE_TEMPORARY = `${INSERT_RUN}
   SELECT ${NEW_RUN("$5::jsonb")}, true, NULL, ${LEASE_OF("$11::uuid IS NOT NULL")}
-  RETURNING ${COLUMNS}`;
+  RETURNING ${RUN_COLUMNS}`;
 
 // The thread's row is locked first, so whether it is busy is read from the row itself, after any transaction
 // that was ahead of this one; the runs table would show the statement's older snapshot.
@@ -400,51 +254,6 @@ const CREATE_ON_THREAD = `
       END,
       ${LEASE_OF("$11::uuid IS NOT NULL AND thread.active_before = 0")}
     FROM thread
-    RETURNING ${COLUMNS}
+    RETURNING ${RUN_COLUMNS}
   )
   SELECT true AS found, before.empty AS empty_thread, ${qualified("run")} FROM before LEFT JOIN run ON true`;
-
-// A thread's runs start in order, one at a time. The partial unique index has the last word.
-const CLAIM = `
-  UPDATE runs SET status = 'running', attempt = attempt + 1, worker_id = $1,
-    lease_expires_at = now() + $2::float8 * interval '1 millisecond',
-    started_at = coalesce(started_at, now()), updated_at = now()
-  WHERE run_id IN (
-    SELECT r.run_id FROM runs r
-    WHERE r.status = 'pending' AND r.available_at <= now() AND NOT EXISTS (
-      SELECT 1 FROM runs o WHERE o.thread_id = r.thread_id AND (
-        o.status = 'running'
-        OR (o.status = 'pending' AND o.position < r.position AND o.available_at <= now())))
-    ORDER BY r.position LIMIT $3 FOR UPDATE SKIP LOCKED)
-  RETURNING ${COLUMNS}`;
-
-const FINISH = `
-  WITH done AS (
-    UPDATE runs SET status = $4, interrupted = $5, output = $6::text::json, error = $7::text::json,
-      lease_expires_at = NULL, ended_at = now(), updated_at = now()
-    WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'
-    RETURNING thread_id, temporary
-  ), thread AS (
-    UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
-      values = coalesce($8::text::jsonb, t.values), interrupts = $9::text::jsonb, error = $7::text::jsonb,
-      resting_status = $10, status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE $10 END
-    FROM done WHERE t.thread_id = done.thread_id AND NOT done.temporary
-    RETURNING t.active_runs
-  )
-  SELECT coalesce((SELECT active_runs FROM thread), 0) AS followers FROM done`;
-
-const CANCEL = `
-  WITH run AS (
-    UPDATE runs SET
-      status = CASE WHEN status = 'pending' THEN 'interrupted' ELSE status END,
-      ended_at = CASE WHEN status = 'pending' THEN now() END,
-      cancel_action = CASE WHEN status = 'running' THEN $2::text ELSE cancel_action END,
-      cancel_reason = coalesce($3::text, cancel_reason), updated_at = now()
-    WHERE run_id = $1 AND status IN ('pending', 'running')
-    RETURNING thread_id, status, temporary
-  ), thread AS (
-    UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
-      status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE t.resting_status END
-    FROM run WHERE t.thread_id = run.thread_id AND run.status = 'interrupted' AND NOT run.temporary
-  )
-  SELECT status FROM run`;

@@ -3,7 +3,8 @@ import { expect, it } from "vitest";
 import { TRANSITIONS, isTerminal } from "../../src/engine/run-status.ts";
 import { RunStatus } from "../../src/protocol/runs.ts";
 import type { Database } from "../../src/storage/database.ts";
-import { createRunRepository, type Lease, type RunResult } from "../../src/storage/runs.ts";
+import { createRunQueue, type Lease, type RunResult } from "../../src/storage/run-queue.ts";
+import { createRunRepository } from "../../src/storage/runs.ts";
 import { describeDatabases } from "../support/databases.ts";
 
 const ENDS = ["success", "error", "timeout", "interrupted"] as const;
@@ -47,6 +48,7 @@ describeDatabases("the statements that change a run's status", (databases) => {
   it("make the transitions of the table, all of them and no others", async () => {
     const database = await databases.open();
     const runs = createRunRepository(database);
+    const queue = createRunQueue(database);
     const result = (status: RunResult["status"]): RunResult => ({
       status,
       interrupted: false,
@@ -56,17 +58,17 @@ describeDatabases("the statements that change a run's status", (databases) => {
       interrupts: {},
     });
     const statements: Record<string, (lease: Lease) => Promise<unknown>> = {
-      claim: () => runs.claim({ workerId: randomUUID(), leaseMs: 1_000, limit: 10 }),
-      recover: () => runs.recover({ held: [], everything: false }),
-      "recover everything": () => runs.recover({ held: [], everything: true }),
-      release: (lease) => runs.release(lease),
-      interrupt: ({ run_id }) => runs.cancel(run_id, "interrupt", undefined),
-      rollback: ({ run_id }) => runs.cancel(run_id, "rollback", "user"),
-      renew: ({ run_id, worker_id }) => runs.renew(worker_id, [run_id], 1_000),
+      claim: () => queue.claim({ workerId: randomUUID(), leaseMs: 1_000, limit: 10 }),
+      recover: () => queue.recover({ held: [], everything: false }),
+      "recover everything": () => queue.recover({ held: [], everything: true }),
+      release: (lease) => queue.release(lease),
+      interrupt: ({ run_id }) => queue.cancel(run_id, "interrupt", undefined),
+      rollback: ({ run_id }) => queue.cancel(run_id, "rollback", "user"),
+      renew: ({ run_id, worker_id }) => queue.renew(worker_id, [run_id], 1_000),
       ...Object.fromEntries(
         ENDS.map((status) => [
           `finish as ${status}`,
-          (lease: Lease) => runs.finish(lease, result(status)),
+          (lease: Lease) => queue.finish(lease, result(status)),
         ]),
       ),
     };
@@ -107,6 +109,7 @@ describeDatabases("the statements that change a run's status", (databases) => {
   it("leave a run alone whose lease is another's", async () => {
     const database = await databases.open();
     const runs = createRunRepository(database);
+    const queue = createRunQueue(database);
     const lease = await putRun(database, "running");
     const success: RunResult = {
       status: "success",
@@ -121,14 +124,14 @@ describeDatabases("the statements that change a run's status", (databases) => {
       { ...lease, attempt: 2 },
       { ...lease, run_id: randomUUID() },
     ]) {
-      expect(await runs.finish(wrong, success)).toBe("lost");
-      expect(await runs.release(wrong)).toBe(false);
+      expect(await queue.finish(wrong, success)).toBe("lost");
+      expect(await queue.release(wrong)).toBe(false);
     }
-    expect(await runs.renew(randomUUID(), [lease.run_id], 1_000)).toEqual([]);
+    expect(await queue.renew(randomUUID(), [lease.run_id], 1_000)).toEqual([]);
     expect(await runs.delete(lease.run_id)).toBe(false);
     expect((await runs.get(lease.run_id))?.status).toBe("running");
-    expect(await runs.finish(lease, success)).toBe("finished");
-    expect(await runs.finish(lease, success)).toBe("lost");
+    expect(await queue.finish(lease, success)).toBe("finished");
+    expect(await queue.finish(lease, success)).toBe("lost");
     expect(await runs.delete(lease.run_id)).toBe(true);
   });
 
