@@ -53,9 +53,18 @@ export const QueryInteger = z
   .regex(/^\d{1,9}$/, "must be a whole number")
   .transform(Number);
 
-/** One value, several values (`?k=a&k=b`), or several in one (`?k=a,b`). */
+/** One value, several values (`?k=a&k=b`), or several in one (`?k=a,b`, `?k=["a","b"]` of older clients). */
 export const QueryList = z
   .union([z.string(), z.array(z.string())])
-  .transform((value) =>
-    (Array.isArray(value) ? value : [value]).flatMap((item) => item.split(",")),
-  );
+  .transform((value) => (Array.isArray(value) ? value : [value]).flatMap(toItems));
+
+function toItems(text: string): string[] {
+  if (!text.startsWith("[")) return text.split(",");
+  try {
+    const items: unknown = JSON.parse(text);
+    if (Array.isArray(items)) return items.map(String);
+  } catch {
+    // Not a list of an older client: the value itself is refused where it is looked at.
+  }
+  return [text];
+}

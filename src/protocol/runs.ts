@@ -55,7 +55,15 @@ export const Run = z.object({
 });
 export type Run = z.infer<typeof Run>;
 
-const SendTarget = z.strictObject({ node: z.string(), input: z.unknown().optional() });
+/** A node to go to with an input of its own; `args` is what LangGraph's own `Send` calls the input. */
+const SendTarget = z
+  .strictObject({
+    node: z.string(),
+    input: z.unknown().optional(),
+    args: z.unknown().optional(),
+    lg_name: z.literal("Send").optional(),
+  })
+  .transform(({ node, input, args }) => ({ node, input: input ?? args }));
 const GotoTarget = z.union([z.string(), SendTarget]);
 
 export const Command = z
@@ -66,12 +74,15 @@ export const Command = z
       .nullish(),
     // LangGraph takes a null answer for no answer.
     resume: z.unknown(),
+    // How LangGraph's own `Command` introduces itself: `RemoteGraph` sends one as it is.
+    lg_name: z.literal("Command"),
   })
   .partial()
   .refine(
     ({ goto, update, resume }) => [goto, update, resume].some((part) => (part ?? null) !== null),
     "needs goto, update, or a resume that is not null",
-  );
+  )
+  .transform(({ lg_name: _name, ...command }) => command);
 export type Command = z.infer<typeof Command>;
 
 const NodeNames = z.union([z.literal("*"), z.array(z.string())]);
