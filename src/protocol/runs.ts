@@ -117,30 +117,20 @@ export const RunCreate = z.strictObject({
 });
 export type RunCreate = z.infer<typeof RunCreate>;
 
-/** The names under which the SDK for JavaScript sends the fields of a batch's runs. */
-const BATCH_ALIASES: Readonly<Record<string, string>> = {
-  assistantId: "assistant_id",
-  checkpointId: "checkpoint_id",
-  interruptBefore: "interrupt_before",
-  interruptAfter: "interrupt_after",
-  onDisconnect: "on_disconnect",
-  multitaskStrategy: "multitask_strategy",
-  streamMode: "stream_mode",
-  streamSubgraphs: "stream_subgraphs",
-  streamResumable: "stream_resumable",
-  afterSeconds: "after_seconds",
-  ifNotExists: "if_not_exists",
-  onCompletion: "on_completion",
-  feedbackKeys: "feedback_keys",
-  checkpointDuring: "checkpoint_during",
-};
+/** The SDK for JavaScript sends a batch's runs with the names its own options have. */
+const BATCH_ALIASES: ReadonlyMap<string, string> = new Map(
+  Object.keys(RunCreate.shape).map((name) => [
+    name.replaceAll(/_([a-z])/g, (_all, letter: string) => letter.toUpperCase()),
+    name,
+  ]),
+);
 
 function toWireNames(run: unknown): unknown {
   if (typeof run !== "object" || run === null || Array.isArray(run)) return run;
   return Object.fromEntries(
     Object.entries(run)
       .filter(([, value]) => value !== null)
-      .map(([name, value]) => [BATCH_ALIASES[name] ?? name, value]),
+      .map(([name, value]) => [BATCH_ALIASES.get(name) ?? name, value]),
   );
 }
 
