@@ -91,6 +91,20 @@ function unstorable(cause: unknown): ServerError {
   });
 }
 
+/** Another statement took the same place in a thread's stream, or waited for this one while this one waited for it. */
+const MET = new Set(["23505", "40P01"]);
+const MEETINGS = 5;
+
+async function again<T>(statement: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await statement();
+    } catch (error) {
+      if (!MET.has(String((error as { code?: unknown }).code)) || tries === MEETINGS) throw error;
+    }
+  }
+}
+
 export function createRunQueue(database: Queryable): RunQueue {
   return {
     async waiting() {
@@ -101,7 +115,9 @@ export function createRunQueue(database: Queryable): RunQueue {
     },
 
     async claim({ workerId, leaseMs, limit }) {
-      const { rows } = await database.query<RunRecord>(CLAIM, [workerId, leaseMs, limit]);
+      const { rows } = await again(() =>
+        database.query<RunRecord>(CLAIM, [workerId, leaseMs, limit]),
+      );
       return rows;
     },
 
@@ -147,22 +163,30 @@ export function createRunQueue(database: Queryable): RunQueue {
     },
 
     async cancel(runId, action, reason) {
-      const { rows } = await database.query<{ status: RunStatus }>(CANCEL, [
-        runId,
-        action,
-        reason ?? null,
-      ]);
+      const { rows } = await again(() =>
+        database.query<{ status: RunStatus }>(CANCEL, [runId, action, reason ?? null]),
+      );
       if (!rows[0]) return undefined;
       return rows[0].status === "running" ? "asked" : "ended";
     },
   };
 }
 
+/** The next place in the stream of a run's thread, for a run that has none. */
+const NEXT_PLACE = `coalesce(runs.stream_position,
+  (SELECT t.last_stream_position + 1 FROM threads t WHERE t.thread_id = runs.thread_id))`;
+
+const TAKE_PLACES = (
+  placed: string,
+): string => `UPDATE threads t SET last_stream_position = p.stream_position FROM ${placed} p
+    WHERE t.thread_id = p.thread_id AND t.last_stream_position < p.stream_position`;
+
 // A thread's runs start in order, one at a time. The partial unique index has the last word.
 const CLAIM = `
+  WITH claimed AS (
   UPDATE runs SET status = 'running', attempt = attempt + 1, worker_id = $1,
     lease_expires_at = now() + $2::float8 * interval '1 millisecond',
-    started_at = coalesce(started_at, now()), updated_at = now()
+    started_at = coalesce(started_at, now()), updated_at = now(), stream_position = ${NEXT_PLACE}
   WHERE run_id IN (
     SELECT r.run_id FROM runs r
     WHERE r.status = 'pending' AND r.available_at <= now() AND NOT EXISTS (
@@ -170,7 +194,9 @@ const CLAIM = `
         o.status = 'running'
         OR (o.status = 'pending' AND o.position < r.position AND o.available_at <= now())))
     ORDER BY r.position LIMIT $3 FOR UPDATE SKIP LOCKED)
-  RETURNING ${RUN_COLUMNS}`;
+  RETURNING ${RUN_COLUMNS}
+  ), placed AS (${TAKE_PLACES("claimed")})
+  SELECT * FROM claimed`;
 
 const FINISH = `
   WITH done AS (
@@ -193,11 +219,13 @@ const CANCEL = `
       status = CASE WHEN status = 'pending' THEN 'interrupted' ELSE status END,
       ended_at = CASE WHEN status = 'pending' THEN now() END,
       cancel_action = CASE WHEN status = 'running' THEN $2::text ELSE cancel_action END,
-      cancel_reason = coalesce($3::text, cancel_reason), updated_at = now()
+      cancel_reason = coalesce($3::text, cancel_reason), updated_at = now(),
+      stream_position = CASE WHEN temporary THEN NULL ELSE ${NEXT_PLACE} END
     WHERE run_id = $1 AND status IN ('pending', 'running')
-    RETURNING thread_id, status, temporary
+    RETURNING thread_id, status, temporary, stream_position
   ), thread AS (
     UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
+      last_stream_position = greatest(t.last_stream_position, run.stream_position),
       status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE t.resting_status END
     FROM run WHERE t.thread_id = run.thread_id AND run.status = 'interrupted' AND NOT run.temporary
   )

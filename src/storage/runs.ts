@@ -46,6 +46,8 @@ export interface RunRecord {
   origin: RunOrigin;
   resumed_from: string | null;
   attempt: number;
+  /** Its place among the runs in its thread's stream; `null` until it starts, and for a run without a thread. */
+  stream_position: number | null;
   worker_id: string | null;
   cancel_action: CancelAction | null;
   cancel_reason: string | null;
@@ -85,7 +87,7 @@ export type Created =
 
 /** The columns of a `RunRecord`, for statements that return one. */
 export const RUN_COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
-  temporary, origin, resumed_from, attempt, worker_id, cancel_action, cancel_reason, interrupted, output, error,
+  temporary, origin, resumed_from, attempt, stream_position, worker_id, cancel_action, cancel_reason, interrupted, output, error,
   created_at, updated_at, started_at, ended_at`;
 
 const qualified = (alias: string): string =>
@@ -112,6 +114,8 @@ export interface RunRepository {
   active(threadId: string): Promise<RunRecord[]>;
   /** The newest checkpoint of the run's thread that is not the run's own; `undefined` if there is none. */
   checkpointBefore(run: { run_id: string; thread_id: string }): Promise<string | undefined>;
+  /** The first run of a thread's stream after a place in it; `undefined` if none has started since. */
+  nextInStream(threadId: string, position: number): Promise<RunRecord | undefined>;
   /** Deletes a run that has ended; false if it is active or absent. */
   delete(runId: string): Promise<boolean>;
   /** Deletes finished runs without a thread that ended before now minus `olderThanMs`. */
@@ -195,6 +199,15 @@ export function createRunRepository(database: Queryable): RunRepository {
       return rows[0]?.checkpoint_id ?? undefined;
     },
 
+    async nextInStream(threadId, position) {
+      const { rows } = await database.query<RunRecord>(
+        `SELECT ${RUN_COLUMNS} FROM runs WHERE thread_id = $1 AND stream_position > $2
+         ORDER BY stream_position LIMIT 1`,
+        [threadId, position],
+      );
+      return rows[0];
+    },
+
     async delete(runId) {
       const { rowCount } = await database.query(
         "DELETE FROM runs WHERE run_id = $1 AND status NOT IN ('pending', 'running')",
@@ -215,7 +228,8 @@ export function createRunRepository(database: Queryable): RunRepository {
 
 /** The columns a new run is written to; `$11` is the claiming worker or NULL, `$12` its lease in ms. */
 const INSERT_RUN = `INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, metadata, kwargs, multitask_strategy,
-  user_id, origin, available_at, temporary, resumed_from, status, worker_id, attempt, started_at, lease_expires_at)`;
+  user_id, origin, available_at, temporary, resumed_from, stream_position, status, worker_id, attempt, started_at,
+  lease_expires_at)`;
 
 const NEW_RUN = (
   metadata: string,
@@ -229,11 +243,12 @@ const LEASE_OF = (
   CASE WHEN ${claimed} THEN now() END, CASE WHEN ${claimed} THEN now() + $12::float8 * interval '1 millisecond' END`;
 
 const CREATE_TEMPORARY = `${INSERT_RUN}
-  SELECT ${NEW_RUN("$5::jsonb")}, true, NULL, ${LEASE_OF("$11::uuid IS NOT NULL")}
+  SELECT ${NEW_RUN("$5::jsonb")}, true, NULL, NULL, ${LEASE_OF("$11::uuid IS NOT NULL")}
   RETURNING ${RUN_COLUMNS}`;
 
 // The thread's row is locked first, so whether it is busy is read from the row itself, after any transaction
 // that was ahead of this one; the runs table would show the statement's older snapshot.
+const STARTS_AT_ONCE = "$11::uuid IS NOT NULL AND thread.active_before = 0";
 const CREATE_ON_THREAD = `
   WITH before AS (
     SELECT thread_id, active_runs, status, active_runs = 0 AND state_updated_at = created_at AS empty
@@ -242,17 +257,21 @@ const CREATE_ON_THREAD = `
     UPDATE threads t
     SET status = 'busy', active_runs = t.active_runs + 1, updated_at = now(),
         metadata = t.metadata || jsonb_build_object('graph_id', $4::text, 'assistant_id', $3::uuid),
-        config = $13::jsonb
+        config = $13::jsonb,
+        last_stream_position = t.last_stream_position
+          + CASE WHEN $11::uuid IS NOT NULL AND b.active_runs = 0 THEN 1 ELSE 0 END
     FROM before b
     WHERE t.thread_id = b.thread_id AND (b.active_runs = 0 OR $7::text <> 'reject')
-    RETURNING b.active_runs AS active_before, b.status AS status_before, t.metadata AS thread_metadata
+    RETURNING b.active_runs AS active_before, b.status AS status_before, t.metadata AS thread_metadata,
+      t.last_stream_position
   ), run AS (
     ${INSERT_RUN}
     SELECT ${NEW_RUN("thread.thread_metadata || $5::jsonb")}, false,
       CASE WHEN thread.status_before = 'interrupted' THEN
         (SELECT r.run_id FROM runs r WHERE r.thread_id = $2::uuid AND r.interrupted ORDER BY r.position DESC LIMIT 1)
       END,
-      ${LEASE_OF("$11::uuid IS NOT NULL AND thread.active_before = 0")}
+      CASE WHEN ${STARTS_AT_ONCE} THEN thread.last_stream_position END,
+      ${LEASE_OF(STARTS_AT_ONCE)}
     FROM thread
     RETURNING ${RUN_COLUMNS}
   )
