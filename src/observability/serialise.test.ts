@@ -173,6 +173,42 @@ describe("hostile values", () => {
     expect(toJson(new Set(numbers))).toHaveLength(DEFAULT_LIMITS.entries + 1);
   });
 
+  test("many small things are cut by their number", () => {
+    const serialiser = createSerialiser();
+    const text = serialiser.toJson(
+      Array.from({ length: 1_000 }, () => Array.from({ length: 1_000 }, () => ({}))),
+    );
+    expect(text.length).toBeLessThan(DEFAULT_LIMITS.work * 4);
+    expect(text).toContain("more entries cut");
+    expect(serialiser.cut).toBe(true);
+  });
+
+  test("an object of 100,000 keys is listed once in a run, and read as far as it is shown", () => {
+    let listed = 0;
+    let read = 0;
+    const keys = Array.from({ length: 100_000 }, (_, index) => `key${index}`);
+    const crowd = new Proxy(Object.fromEntries(keys.map((key) => [key, 1])), {
+      ownKeys: (target) => ((listed += 1), Reflect.ownKeys(target)),
+      get: (target, key, receiver) => ((read += 1), Reflect.get(target, key, receiver) as unknown),
+    });
+    const serialiser = createSerialiser();
+    for (let node = 0; node < 5; node += 1) {
+      const shown = JSON.parse(serialiser.toJson({ crowd, again: crowd })) as {
+        crowd: Record<string, unknown>;
+      };
+      expect(Object.keys(shown.crowd)).toHaveLength(DEFAULT_LIMITS.entries + 1);
+      expect(shown.crowd["<cut>"]).toBe("<95000 more keys cut>");
+    }
+    expect(listed).toBe(1);
+    expect(read).toBeLessThan(5 * 2.1 * DEFAULT_LIMITS.entries);
+  });
+
+  test("what replaces NUL and halves of pairs leaves whole pairs and everything else", () => {
+    const text = "\0a\ud83d\ude00\ud83d\ude00\ude00\ud83d\ud83d\ude00b\ud83d".repeat(3_000);
+    const mended = "\ufffda😀😀\ufffd\ufffd😀b\ufffd".repeat(3_000);
+    expect(createSerialiser().toText(text)).toBe(mended);
+  });
+
   test("a cut between the halves of a surrogate pair leaves no half", () => {
     const serialiser = createSerialiser({ limits: { stringChars: 3 } });
     expect(serialiser.toJson("ab😀😀")).not.toMatch(/\\ud/i);
