@@ -22,6 +22,7 @@ import { toProblemResponse } from "./problem.ts";
 import type { Route, RouteAnswer } from "./route.ts";
 import { assistantRoutes } from "./routes/assistants.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
+import { mcpRoutes } from "./routes/mcp.ts";
 import { metaRoutes } from "./routes/meta.ts";
 import { metricsRoutes } from "./routes/metrics.ts";
 import { runBatchRoutes } from "./routes/run-batches.ts";
@@ -66,6 +67,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...runBatchRoutes(deps),
     ...feedbackRoutes(deps),
     ...storeRoutes({ store: deps.store }),
+    ...mcpRoutes(deps),
     ...metaRoutes({ info: deps.info, openapi: () => document }),
     ...metricsRoutes(deps),
   ];
@@ -88,21 +90,34 @@ export function createApp(deps: AppDeps): Hono<Env> {
 
 async function answer(c: Context<Env>, route: Route, deps: AppDeps): Promise<Response> {
   const principal = await authenticate(c, route, deps.auth);
-  const request = {
-    params: route.params && validate(route.params, c.req.param(), "path"),
-    query: readQuery(c, route),
-    body: route.body && (await readBody(c, route.body, deps.maxBodyBytes)),
-    principal,
-    headers: c.req.raw.headers,
-    baseUrl: toBaseUrl(c),
-    requestId: c.get("requestId"),
-  };
-  const result: RouteAnswer = await route.handle(request as never);
+  const result = await handle(c, route, { principal, maxBodyBytes: deps.maxBodyBytes }).catch(
+    (error: unknown) => {
+      if (route.refuse && error instanceof ServerError) return route.refuse(error);
+      throw error;
+    },
+  );
   if (result instanceof Response) return result;
   return new Response(deps.serialise(result.json), {
     status: result.status ?? 200,
     headers: { "Content-Type": "application/json", ...result.headers },
   });
+}
+
+async function handle(
+  c: Context<Env>,
+  route: Route,
+  { principal, maxBodyBytes }: { principal: Principal | undefined; maxBodyBytes: number },
+): Promise<RouteAnswer> {
+  const request = {
+    params: route.params && validate(route.params, c.req.param(), "path"),
+    query: readQuery(c, route),
+    body: route.body && (await readBody(c, route.body, maxBodyBytes)),
+    principal,
+    headers: c.req.raw.headers,
+    baseUrl: toBaseUrl(c),
+    requestId: c.get("requestId"),
+  };
+  return route.handle(request as never);
 }
 
 async function authenticate(

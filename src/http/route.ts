@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import type { Principal } from "../auth/principal.ts";
+import type { ServerError } from "../errors.ts";
 
 /** One request, parsed and validated, as a handler sees it. */
 export interface RouteRequest<Params, Query, Body> {
@@ -35,13 +36,15 @@ export interface Route {
   /** In Hono's form: `/threads/:thread_id`. */
   path: string;
   summary: string;
-  tag: "Assistants" | "Threads" | "Runs" | "Store" | "Meta";
+  tag: "Assistants" | "Threads" | "Runs" | "Store" | "MCP" | "A2A" | "Meta";
   permission: Permission;
   params?: z.ZodType;
   query?: z.ZodType;
   body?: z.ZodType;
   /** What a successful answer looks like, for the document. */
   answer: { status: number; description: string; schema?: z.ZodType; stream?: boolean };
+  /** How a refusal is told where the protocol on this route has a form of its own. */
+  refuse?: (error: ServerError) => RouteAnswer;
   handle: (request: RouteRequest<never, never, never>) => Promise<RouteAnswer>;
 }
 

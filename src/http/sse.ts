@@ -1,4 +1,10 @@
-import type { RunEvent } from "../protocol/runs.ts";
+/** One event as it goes out. Without an id a client cannot go on after it. */
+export interface ServerSentEvent {
+  id?: number;
+  event: string;
+  /** JSON on one line. */
+  data: string;
+}
 
 /**
  * How often a comment goes out while a stream is open. Regular, whatever else is sent: clients measure the
@@ -13,7 +19,7 @@ const HEARTBEAT = encoder.encode(": heartbeat\n\n");
  * for many events. `onGone` is called when the client is gone before the end.
  */
 export function toEventStream(
-  batches: AsyncGenerator<RunEvent[], void, void>,
+  batches: AsyncGenerator<ServerSentEvent[], void, void>,
   options: { headers: Record<string, string>; onGone: () => void },
 ): Response {
   let heartbeat: NodeJS.Timeout | undefined;
@@ -61,6 +67,7 @@ export function toEventStream(
 }
 
 /** One event on the wire. The data is JSON, which never holds a raw line break. */
-function toText({ id, event, data }: RunEvent): string {
-  return `id: ${id}\nevent: ${event}\ndata: ${data}\n\n`;
+function toText({ id, event, data }: ServerSentEvent): string {
+  const place = id === undefined ? "" : `id: ${id}\n`;
+  return `${place}event: ${event}\ndata: ${data}\n\n`;
 }

@@ -109,6 +109,8 @@ export interface RunRepository {
     threadId?: string | undefined;
     runIds?: readonly string[] | undefined;
     status?: "pending" | "running" | undefined;
+    /** Of these, the ones whose metadata holds all of this. */
+    metadata?: Record<string, unknown> | undefined;
   }): Promise<RunRecord[]>;
   /** The pending and running runs of a thread, oldest first. */
   active(threadId: string): Promise<RunRecord[]>;
@@ -176,8 +178,14 @@ export function createRunRepository(database: Queryable): RunRepository {
         `SELECT ${RUN_COLUMNS} FROM runs
          WHERE status IN ('pending', 'running') AND ($1::uuid IS NULL OR thread_id = $1)
            AND ($2::uuid[] IS NULL OR run_id = ANY($2)) AND ($3::text IS NULL OR status = $3)
+           AND ($4::jsonb IS NULL OR metadata @> $4)
          ORDER BY position DESC`,
-        [which.threadId ?? null, which.runIds ?? null, which.status ?? null],
+        [
+          which.threadId ?? null,
+          which.runIds ?? null,
+          which.status ?? null,
+          which.metadata === undefined ? null : toJson(which.metadata),
+        ],
       );
       return rows;
     },

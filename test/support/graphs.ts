@@ -211,6 +211,8 @@ export interface Feed {
   end(...inputs: string[]): void;
   /** Resolves when the run's node has begun. */
   entered(input: string): Promise<void>;
+  /** Resolves when the run's node was aborted. */
+  aborted(input: string): Promise<void>;
   /** The inputs of the runs whose node has begun, in that order. */
   readonly begun: readonly string[];
 }
@@ -224,6 +226,8 @@ export function createFeed(): Feed {
   const lines = new Map<string, Line>();
   const begun: string[] = [];
   const begins = new EventTarget();
+  const stopped: string[] = [];
+  const stops = new EventTarget();
   let endAll = false;
   const line = (input: string): Line => {
     const existing = lines.get(input) ?? {
@@ -245,6 +249,10 @@ export function createFeed(): Feed {
     const own = line(input);
     begun.push(input);
     change(begins);
+    config.signal?.addEventListener("abort", () => {
+      stopped.push(input);
+      change(stops);
+    });
     for (;;) {
       config.signal?.throwIfAborted();
       for (const item of own.items.splice(0)) config.writer?.(item);
@@ -268,6 +276,9 @@ export function createFeed(): Feed {
     },
     async entered(input) {
       while (!begun.includes(input)) await once(begins);
+    },
+    async aborted(input) {
+      while (!stopped.includes(input)) await once(stops);
     },
   };
 }

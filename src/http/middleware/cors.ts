@@ -9,6 +9,7 @@ const EXPOSED = [
   "X-Pagination-Total",
   "X-Pagination-Next",
   "X-Request-ID",
+  "Mcp-Session-Id",
 ];
 
 /** CORS as configured; open without a configuration, so that hosted clients can reach a local server. */
