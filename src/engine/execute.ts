@@ -1,20 +1,12 @@
 import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import type { StateSnapshot } from "@langchain/langgraph";
 import type { GraphRegistry } from "../graphs/registry.ts";
-import type { CompiledGraph } from "../graphs/compiled.ts";
 import type { RunObservation } from "../observability/observer.ts";
 import type { RunCheckpointSaver } from "../storage/checkpoints.ts";
 import type { RunRecord } from "../storage/runs.ts";
 import { defined, toConfigurable, toGraphInput, toRunMetadata } from "./run-config.ts";
-import {
-  MessageAccumulator,
-  fromGraphChunk,
-  needsEvents,
-  toGraphModes,
-  type GraphChunk,
-  type GraphEvent,
-  type StreamPart,
-} from "./stream-modes.ts";
+import { streamGraph, type GraphCall } from "./graph-stream.ts";
+import type { StreamPart } from "./stream-modes.ts";
 import { pendingInterrupts } from "./thread-state.ts";
 
 /** Why a run was made to stop; the reason of its abort signal. */
@@ -61,7 +53,7 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
     const config = toGraphConfig(options);
     const input = await startingPoint(options);
     const stopped = await options.observation.within(() =>
-      follow({ graph, input, config, options, progress }),
+      follow({ graph, input, config, run }, progress, options.append),
     );
     await options.checkpointer?.settled();
     if (stopped && options.checkpointer) {
@@ -77,47 +69,16 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
 }
 
 /** Whether the graph stopped before its end. */
-async function follow(state: {
-  graph: CompiledGraph;
-  input: unknown;
-  config: Record<string, unknown>;
-  options: ExecuteOptions;
-  progress: Execution;
-}): Promise<boolean> {
-  const { graph, input, config, options, progress } = state;
-  const modes = options.run.kwargs.stream_mode;
-  const { append } = options;
-  const messages = modes.includes("messages") ? new MessageAccumulator() : undefined;
+async function follow(
+  call: GraphCall,
+  progress: Execution,
+  append: ExecuteOptions["append"],
+): Promise<boolean> {
   let stopped = false;
-
-  const onChunk = (chunk: GraphChunk): void => {
-    if (chunk.mode === "values" && chunk.namespace.length === 0) {
-      const values = chunk.payload as Record<string, unknown>;
-      // A stop is told by a chunk of its own that holds nothing else.
-      if (isInterruptChunk(values)) stopped = true;
-      else progress.values = values;
-    }
-    for (const part of fromGraphChunk(chunk, modes)) append(part);
-    if (messages && chunk.mode === "values") messages.fromChunk(chunk.payload).forEach(append);
-  };
-
-  if (!needsEvents(modes)) {
-    const stream = await graph.stream(input, config);
-    for await (const chunk of stream) {
-      onChunk(toGraphChunk(chunk as unknown[], options.run.kwargs.subgraphs));
-    }
-    return stopped;
-  }
-  const events = graph.streamEvents(input, { ...config, version: "v2" });
-  for await (const event of events as AsyncIterable<GraphEvent>) {
-    if (event.tags?.includes("langsmith:hidden")) continue;
-    if (event.event === "on_chain_stream" && event.run_id === options.run.run_id) {
-      onChunk(toGraphChunk(event.data.chunk as unknown[], options.run.kwargs.subgraphs));
-      continue;
-    }
-    if (modes.includes("events")) append({ event: "events", data: event });
-    if (messages && event.event === "on_chat_model_stream")
-      messages.fromToken(event).forEach(append);
+  for await (const step of streamGraph(call)) {
+    if (step.values) progress.values = step.values;
+    if (step.stopped) stopped = true;
+    for (const part of step.parts) append(part);
   }
   return stopped;
 }
@@ -141,8 +102,6 @@ function toGraphConfig(options: ExecuteOptions): Record<string, unknown> {
     interruptBefore: run.kwargs.interrupt_before,
     interruptAfter: run.kwargs.interrupt_after,
     durability: run.temporary ? undefined : run.kwargs.durability,
-    streamMode: toGraphModes(run.kwargs.stream_mode),
-    subgraphs: run.kwargs.subgraphs,
     // Without a handler LangChain makes no callback managers at all, which is a fifth of a short run's time.
     callbacks: callbacks.length > 0 ? callbacks : undefined,
     signal: options.signal,
@@ -159,15 +118,6 @@ async function startingPoint({ run, checkpointer }: ExecuteOptions): Promise<unk
     if ((last?.metadata as { run_id?: unknown } | undefined)?.run_id === run.run_id) return null;
   }
   return toGraphInput(run.kwargs);
-}
-
-function toGraphChunk(chunk: unknown[], subgraphs: boolean): GraphChunk {
-  const [namespace, mode, payload] = subgraphs ? chunk : [[], ...chunk];
-  return { namespace: (namespace ?? []) as string[], mode: mode as string, payload };
-}
-
-function isInterruptChunk(values: Record<string, unknown>): boolean {
-  return typeof values === "object" && values !== null && "__interrupt__" in values;
 }
 
 function toInterrupt(snapshot: StateSnapshot): Execution["interrupt"] {

@@ -39,6 +39,14 @@ export interface RunRequest {
 /** What a wait or join answers: the final values, or `__error__`. */
 export type RunAnswer = Record<string, unknown> | { __error__: PublicError };
 
+/** How the log of a run ended. */
+export interface LogEnd {
+  /** The run, which has ended; `undefined` if it was deleted, or the reader left. */
+  run: RunRecord | undefined;
+  /** Whether its events are there, or those the reader had not seen. */
+  found: boolean;
+}
+
 export interface RunEngineOptions {
   runs: RunRepository;
   queue: RunQueue;
@@ -139,6 +147,16 @@ export class RunEngine {
     after: number,
     signal?: AbortSignal,
   ): AsyncGenerator<RunEvent[], void, void> {
+    const end = yield* this.log(run, after, signal);
+    if (end.run && !end.found) yield toClosingEvents(end.run, after);
+  }
+
+  /** As `events`, with nothing made up: a run whose events are gone gives none. */
+  async *log(
+    run: RunRecord,
+    after: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<RunEvent[], LogEnd, void> {
     const { events, runs } = this.#options;
     const resumable = run.kwargs.resumable;
     let cursor = after;
@@ -152,10 +170,10 @@ export class RunEngine {
         cursor = batch.at(-1)!.id;
         yield batch;
       }
-      if (signal?.aborted) return;
+      if (signal?.aborted) return { run: undefined, found };
       if (ended) break;
       const now = await runs.get(run.run_id);
-      if (!now) return;
+      if (!now) return { run: undefined, found };
       if (resumable) {
         for await (const batch of events.stored(run.run_id, cursor)) {
           cursor = batch.at(-1)!.id;
@@ -170,8 +188,8 @@ export class RunEngine {
       // It may have begun and ended between the look into memory and the look at the row.
       ended = now;
     }
-    if (found || (resumable && (await events.isStored(run.run_id)))) return;
-    yield toClosingEvents(ended, after);
+    found ||= resumable && (await events.isStored(run.run_id));
+    return { run: ended, found };
   }
 
   /** Waits for a run's end, here or in another process. Rejects only if `signal` aborts first. */

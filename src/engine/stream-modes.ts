@@ -80,7 +80,8 @@ function toPublicCheckpoint(payload: Record<string, unknown>): Record<string, un
   };
 }
 
-function toPublicTask(task: Record<string, unknown>): Record<string, unknown> {
+/** A task without the config LangGraph keeps its state under. */
+export function toPublicTask(task: Record<string, unknown>): Record<string, unknown> {
   const checkpoint = toStateCheckpoint(task["state"]);
   if (!checkpoint) return task;
   const { state, ...rest } = task;

@@ -164,6 +164,8 @@ export interface RunKwargs {
   durability?: "sync" | "async" | "exit" | undefined;
   feedback_keys?: string[] | undefined;
   on_disconnect: "continue" | "cancel";
+  /** Set for a run whose events are those of the v2 protocol; `stream_mode` says nothing then. */
+  protocol?: "v2" | undefined;
 }
 
 export const RUN_FIELDS = [
