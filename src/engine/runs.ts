@@ -3,6 +3,7 @@ import type { Principal } from "../auth/principal.ts";
 import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Assistant } from "../protocol/assistants.ts";
+import { matches, type Filter } from "../protocol/filters.ts";
 import type { CancelAction, RunCreate, RunEvent, RunKwargs, StreamMode } from "../protocol/runs.ts";
 import type { Observer } from "../observability/observer.ts";
 import type { AssistantRepository } from "../storage/assistants.ts";
@@ -27,6 +28,11 @@ export function systemAssistantId(graphId: string): string {
   return uuid5(graphId, ASSISTANT_NAMESPACE);
 }
 
+/** The id of the assistant that a client names by its id or by its graph. */
+export function toAssistantId(idOrGraph: string): string {
+  return UUID.test(idOrGraph) ? idOrGraph : systemAssistantId(idOrGraph);
+}
+
 /** Who asks for a run, and with what. */
 export interface RunRequest {
   principal: Principal | undefined;
@@ -34,6 +40,12 @@ export interface RunRequest {
   /** How the client reached this server, for links back to it; no trailing slash. */
   baseUrl: string;
   trigger: string;
+  /** The run's id, where somebody was told it before the run is made. */
+  runId?: string | undefined;
+  /** What the thread must hold, if it exists, for the caller to run on it; `undefined` is no restriction. */
+  threadFilter: Filter | undefined;
+  /** What an assistant must hold for the caller to use it. Not asked about the server's own for its graphs. */
+  assistantFilter: (assistantId: string) => Promise<Filter | undefined>;
 }
 
 /** What a wait or join answers: the final values, or `__error__`. */
@@ -71,16 +83,31 @@ export class RunEngine {
     this.#options = options;
   }
 
-  /** The assistant behind an assistant id or a graph id. Throws `not_found`. */
-  async assistant(idOrGraph: string): Promise<Assistant> {
-    const assistant = await this.#assistant(idOrGraph);
+  /** The assistant behind an assistant id or a graph id, if it passes the filter. Throws `not_found`. */
+  async assistant(idOrGraph: string, filter: Filter | undefined): Promise<Assistant> {
+    const assistant = await this.#options.assistants.get(toAssistantId(idOrGraph), filter);
     if (assistant) return assistant;
     throw new ServerError("not_found", "Assistant not found");
   }
 
-  #assistant(idOrGraph: string): Promise<Assistant | undefined> {
-    const id = UUID.test(idOrGraph) ? idOrGraph : systemAssistantId(idOrGraph);
-    return this.#options.assistants.get(id);
+  /**
+   * The assistant that a run is asked with. Everybody may use the server's own for its graphs, whether or not
+   * they may read it: it holds nothing of anybody's.
+   */
+  async assistantForRun(
+    idOrGraph: string,
+    request: Pick<RunRequest, "assistantFilter">,
+  ): Promise<Assistant> {
+    const assistant = await this.#options.assistants.get(toAssistantId(idOrGraph), undefined);
+    if (assistant) {
+      if (assistant.assistant_id === systemAssistantId(assistant.graph_id)) return assistant;
+      const filter = await request.assistantFilter(assistant.assistant_id);
+      if (!filter || matches(assistant.metadata, filter)) return assistant;
+    }
+    throw new ServerError(
+      "not_found",
+      `No assistant found for "${idOrGraph}". Make sure the assistant ID is for a valid assistant or a valid graph ID. The graphs are: ${this.#options.graphs().ids().join(", ")}.`,
+    );
   }
 
   /**
@@ -93,24 +120,19 @@ export class RunEngine {
     body: RunCreate,
     request: RunRequest,
   ): Promise<RunRecord> {
-    const assistant = await this.#assistant(body.assistant_id);
-    if (!assistant) {
-      throw new ServerError(
-        "not_found",
-        `No assistant found for "${body.assistant_id}". Make sure the assistant ID is for a valid assistant or a valid graph ID. The graphs are: ${this.#options.graphs().ids().join(", ")}.`,
-      );
-    }
+    const assistant = await this.assistantForRun(body.assistant_id, request);
     this.#assertGraph(assistant.graph_id);
     if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
     const temporary = threadId === undefined && body.on_completion === "delete";
     if (temporary) assertNoThreadNeeded(body);
     const id = threadId ?? uuid7();
-    if (!temporary && (threadId === undefined || body.if_not_exists === "create")) {
-      await this.#options.threads.create(id, body.metadata ?? {});
-    }
+    const makesThread = !temporary && (threadId === undefined || body.if_not_exists === "create");
+    const made = makesThread && (await this.#options.threads.create(id, body.metadata ?? {}));
+    // The filter is about threads of others; it has no say about the one that this request has made.
+    const filter = made ? undefined : request.threadFilter;
     const claim = body.after_seconds ? undefined : this.#options.worker.reserve();
     try {
-      const asked = toNewRun({ threadId: id, temporary, body, assistant, request, claim });
+      const asked = toNewRun({ threadId: id, temporary, body, assistant, request, filter, claim });
       asked.origin.trace = placeTrace(this.#options.observer, asked);
       const created = await this.#options.runs.create(asked);
       if (created.kind === "thread_missing") {
@@ -172,7 +194,7 @@ export class RunEngine {
       }
       if (signal?.aborted) return { run: undefined, found };
       if (ended) break;
-      const now = await runs.get(run.run_id);
+      const now = await runs.get(run.run_id, undefined);
       if (!now) return { run: undefined, found };
       if (resumable) {
         for await (const batch of events.stored(run.run_id, cursor)) {
@@ -197,7 +219,7 @@ export class RunEngine {
     for (;;) {
       const ended = await abortable(this.#options.worker.ended(run.run_id), signal);
       if (ended) return toAnswer(ended);
-      const now = await this.#options.runs.get(run.run_id);
+      const now = await this.#options.runs.get(run.run_id, undefined);
       if (!now) return {};
       if (isTerminal(now.status)) return toAnswer(now);
       await this.#options.events.whenOpened(run.run_id, LOOK_MS, signal);
@@ -282,6 +304,7 @@ function toNewRun(options: {
   body: RunCreate;
   assistant: Assistant;
   request: RunRequest;
+  filter: Filter | undefined;
   claim: NewRun["claim"];
 }): NewRun {
   const { threadId, temporary, body, assistant, request } = options;
@@ -307,7 +330,7 @@ function toNewRun(options: {
   };
   const { checkpoint_id: _place, ...settings } = config.configurable ?? {};
   return {
-    run_id: uuid7(),
+    run_id: request.runId ?? uuid7(),
     thread_id: threadId,
     assistant_id: assistant.assistant_id,
     graph_id: assistant.graph_id,
@@ -319,6 +342,7 @@ function toNewRun(options: {
     temporary,
     origin: toOrigin(temporary, body, assistant, request),
     afterSeconds: body.after_seconds ?? 0,
+    filter: options.filter,
     claim: options.claim,
   };
 }

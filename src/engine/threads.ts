@@ -1,9 +1,9 @@
-import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import { ServerError } from "../errors.ts";
 import type { CompiledGraph } from "../graphs/compiled.ts";
 import type { GraphAccess, GraphRegistry } from "../graphs/registry.ts";
-import type { Checkpoint } from "../protocol/common.ts";
+import type { Checkpoint, Metadata } from "../protocol/common.ts";
+import type { Filter } from "../protocol/filters.ts";
 import type { HistoryRequest, StateUpdate, Thread, ThreadState } from "../protocol/threads.ts";
 import type { Checkpoints } from "../storage/checkpoints.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
@@ -105,20 +105,23 @@ export class ThreadStates {
     return { checkpoint: { ...toStateCheckpoint(written) } };
   }
 
-  /** Copies a thread with its history, inside the database; the copy has no runs. */
-  async copy(threadId: string): Promise<Thread | undefined> {
-    const id = uuid7();
+  /**
+   * Copies a thread with its history, inside the database, under this id and with this metadata; the copy has
+   * no runs.
+   */
+  async copy(threadId: string, id: string, metadata: Metadata): Promise<Thread | undefined> {
     // The history first, so that the thread is there only when it is whole.
     await this.#options.checkpoints.copyThread(threadId, id);
-    const copy = await this.#options.threads.copy(threadId, id);
+    const copy = await this.#options.threads.copy(threadId, id, metadata);
     if (!copy) await this.#options.checkpoints.deleteThread(id);
     return copy;
   }
 
-  /** Deletes a thread with everything on it, after stopping its runs; false if there is none. */
-  async delete(threadId: string): Promise<boolean> {
+  /** Deletes a thread with everything on it, after stopping its runs; false if there is none that passes. */
+  async delete(threadId: string, filter: Filter | undefined): Promise<boolean> {
+    if (filter && !(await this.#options.threads.get(threadId, filter))) return false;
     await this.#options.runs.stopThread(threadId);
-    const deleted = await this.#options.threads.delete(threadId);
+    const deleted = await this.#options.threads.delete(threadId, filter);
     // What a run was still saving when its thread went.
     if (deleted) await this.#options.checkpoints.deleteThread(threadId);
     return deleted;

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { Hono, type Context } from "hono";
 import type { Authenticator } from "../auth/authenticate.ts";
+import { allowAll, createAuthorize } from "../auth/authorize.ts";
 import type { Principal } from "../auth/principal.ts";
 import type { CorsConfig } from "../config/schema.ts";
 import type { AssistantGraphs } from "../engine/assistants.ts";
@@ -15,6 +16,7 @@ import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import type { AssistantRepository } from "../storage/assistants.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
+import { authorizeRoute } from "./authorization.ts";
 import { readBody, validate } from "./body.ts";
 import { crossOrigin } from "./middleware/cors.ts";
 import { toOpenApi } from "./openapi.ts";
@@ -90,12 +92,10 @@ export function createApp(deps: AppDeps): Hono<Env> {
 
 async function answer(c: Context<Env>, route: Route, deps: AppDeps): Promise<Response> {
   const principal = await authenticate(c, route, deps.auth);
-  const result = await handle(c, route, { principal, maxBodyBytes: deps.maxBodyBytes }).catch(
-    (error: unknown) => {
-      if (route.refuse && error instanceof ServerError) return route.refuse(error);
-      throw error;
-    },
-  );
+  const result = await handle(c, route, { ...deps, principal }).catch((error: unknown) => {
+    if (route.refuse && error instanceof ServerError) return route.refuse(error);
+    throw error;
+  });
   if (result instanceof Response) return result;
   return new Response(deps.serialise(result.json), {
     status: result.status ?? 200,
@@ -106,13 +106,20 @@ async function answer(c: Context<Env>, route: Route, deps: AppDeps): Promise<Res
 async function handle(
   c: Context<Env>,
   route: Route,
-  { principal, maxBodyBytes }: { principal: Principal | undefined; maxBodyBytes: number },
+  given: Pick<AppDeps, "auth" | "maxBodyBytes"> & { principal: Principal | undefined },
 ): Promise<RouteAnswer> {
-  const request = {
+  const { auth, principal } = given;
+  const authorize = auth && principal ? createAuthorize(auth, principal) : allowAll;
+  const sent = {
     params: route.params && validate(route.params, c.req.param(), "path"),
     query: readQuery(c, route),
-    body: route.body && (await readBody(c, route.body, maxBodyBytes)),
+    body: route.body && (await readBody(c, route.body, given.maxBodyBytes)),
+  };
+  const request = {
+    ...sent,
+    ...(await authorizeRoute(route, sent, authorize)),
     principal,
+    authorize,
     headers: c.req.raw.headers,
     baseUrl: toBaseUrl(c),
     requestId: c.get("requestId"),

@@ -1,6 +1,8 @@
 import type { z } from "zod";
+import type { AuthEvent, Authorize } from "../auth/authorize.ts";
 import type { Principal } from "../auth/principal.ts";
 import type { ServerError } from "../errors.ts";
+import type { Filter } from "../protocol/filters.ts";
 
 /** One request, parsed and validated, as a handler sees it. */
 export interface RouteRequest<Params, Query, Body> {
@@ -9,6 +11,13 @@ export interface RouteRequest<Params, Query, Body> {
   body: Body;
   /** Who asks; `undefined` where the server has no authentication. */
   principal: Principal | undefined;
+  /**
+   * What a resource must hold for the caller to have to do with it, as the `on` handler for the route's
+   * permission said; repositories take it. `undefined` is no restriction.
+   */
+  filter: Filter | undefined;
+  /** Asks the `on` handlers about something else than the route's permission. */
+  authorize: Authorize;
   headers: Headers;
   /** How the client reached this server, behind a proxy too; no trailing slash. */
   baseUrl: string;
@@ -20,12 +29,15 @@ export type RouteAnswer =
   | Response
   | { status?: number; headers?: Record<string, string>; json: unknown };
 
-/** What a route is about, for authorization: the SDK's `resource:action`. */
-export type Permission =
-  | `assistants:${"create" | "read" | "update" | "delete" | "search"}`
-  | `threads:${"create" | "read" | "update" | "delete" | "search" | "create_run"}`
-  | `store:${"put" | "get" | "search" | "delete" | "list_namespaces"}`
-  | "public";
+/** What a route is about, for authorization: an event of the SDK's, or `public`, for everybody unasked. */
+export type Permission = AuthEvent | "public";
+
+/** The parts of a request that an `on` handler is told about. */
+export interface AskedRequest {
+  params: Record<string, unknown>;
+  query: Record<string, unknown>;
+  body: Record<string, unknown>;
+}
 
 /**
  * A route as data. The router, the validation and `/openapi.json` are made from the same description, so
@@ -37,7 +49,13 @@ export interface Route {
   path: string;
   summary: string;
   tag: "Assistants" | "Threads" | "Runs" | "Store" | "MCP" | "A2A" | "Meta";
+  /** Who may not even authenticate is not let in; who may, is asked about with this event. */
   permission: Permission;
+  /**
+   * The `value` of the event, by the SDK's names; without it, the ids in the path. A field of the body that the
+   * handler changes is changed for the route. `"by-route"`: the route asks, with `authorize`, as often as it must.
+   */
+  value?: ((request: AskedRequest) => Record<string, unknown>) | "by-route";
   params?: z.ZodType;
   query?: z.ZodType;
   body?: z.ZodType;

@@ -1,3 +1,5 @@
+import type { Filter } from "../protocol/filters.ts";
+
 /** A WHERE clause and its parameters, grown one condition at a time. */
 export class Conditions {
   readonly params: unknown[] = [];
@@ -9,8 +11,22 @@ export class Conditions {
     return this;
   }
 
+  /** Adds what an authorization filter asks of a `metadata` column. */
+  addFilter(filter: Filter | undefined, column = "metadata"): this {
+    return filter ? this.add((p) => `${column} @> ${p(toContained(filter))}::jsonb`) : this;
+  }
+
   /** The clause with its keyword, or an empty string. */
   get sql(): string {
     return this.#conditions.length === 0 ? "" : `WHERE ${this.#conditions.join(" AND ")}`;
   }
+}
+
+/**
+ * The parameter of `metadata @> $n::jsonb` that makes it an authorization filter. Without a filter every row
+ * has it. Scalars are contained only where they are equal, arrays where all their items are in an array. What
+ * `jsonb` cannot hold is not replaced, as elsewhere, but fails: two identities must not become one.
+ */
+export function toContained(filter: Filter | undefined): string {
+  return JSON.stringify(filter ?? {});
 }

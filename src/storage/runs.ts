@@ -6,6 +6,8 @@ import type {
   RunStatus,
 } from "../protocol/runs.ts";
 import type { Metadata } from "../protocol/common.ts";
+import type { Filter } from "../protocol/filters.ts";
+import { Conditions, toContained } from "./conditions.ts";
 import type { Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
 
@@ -74,6 +76,8 @@ export interface NewRun {
   temporary: boolean;
   origin: RunOrigin;
   afterSeconds: number;
+  /** What the thread must hold, or the run is not made: `thread_missing`. */
+  filter: Filter | undefined;
   /** Take the run at once, if its thread is free. */
   claim: { workerId: string; leaseMs: number } | undefined;
 }
@@ -95,14 +99,18 @@ const qualified = (alias: string): string =>
     .map((column) => `${alias}.${column.trim()}`)
     .join(", ");
 
-/** Runs as a resource. What waits, and who executes it, is in `run-queue.ts`: the same table. */
+/**
+ * Runs as a resource. What waits, and who executes it, is in `run-queue.ts`: the same table. A `filter` is
+ * asked of a run's thread, and of the run itself where it has none; a run that does not pass is as good as
+ * absent.
+ */
 export interface RunRepository {
   /**
    * Writes and queues a run, and marks its thread busy, in one statement. `reject` on a busy thread gives
    * `thread_busy`. With `claim`, a run whose thread is free starts out as running, under that lease.
    */
   create(run: NewRun): Promise<Created>;
-  get(runId: string): Promise<RunRecord | undefined>;
+  get(runId: string, filter: Filter | undefined): Promise<RunRecord | undefined>;
   list(threadId: string, query: RunListQuery): Promise<RunRecord[]>;
   /** The active runs among these, of one thread or of all, newest first. */
   findActive(which: {
@@ -111,6 +119,7 @@ export interface RunRepository {
     status?: "pending" | "running" | undefined;
     /** Of these, the ones whose metadata holds all of this. */
     metadata?: Record<string, unknown> | undefined;
+    filter: Filter | undefined;
   }): Promise<RunRecord[]>;
   /** The pending and running runs of a thread, oldest first. */
   active(threadId: string): Promise<RunRecord[]>;
@@ -122,6 +131,16 @@ export interface RunRepository {
   delete(runId: string): Promise<boolean>;
   /** Deletes finished runs without a thread that ended before now minus `olderThanMs`. */
   sweepTemporary(olderThanMs: number): Promise<number>;
+}
+
+function passing(filter: Filter | undefined): Conditions {
+  const conditions = new Conditions();
+  if (!filter) return conditions;
+  return conditions.add((p) => {
+    const contained = `${p(toContained(filter))}::jsonb`;
+    return `(EXISTS (SELECT 1 FROM threads t WHERE t.thread_id = runs.thread_id AND t.metadata @> ${contained})
+      OR (runs.temporary AND runs.metadata @> ${contained}))`;
+  });
 }
 
 export function createRunRepository(database: Queryable): RunRepository {
@@ -147,7 +166,7 @@ export function createRunRepository(database: Queryable): RunRepository {
       }
       const { rows } = await database.query<RunRecord & { found: boolean; empty_thread: boolean }>(
         CREATE_ON_THREAD,
-        [...params, toJson(run.thread_config)],
+        [...params, toJson(run.thread_config), toContained(run.filter)],
       );
       const [row] = rows;
       if (!row?.found) return { kind: "thread_missing" };
@@ -156,10 +175,11 @@ export function createRunRepository(database: Queryable): RunRepository {
       return { kind: "created", run: created, emptyThread };
     },
 
-    async get(runId) {
+    async get(runId, filter) {
+      const conditions = passing(filter).add((p) => `run_id = ${p(runId)}`);
       const { rows } = await database.query<RunRecord>(
-        `SELECT ${RUN_COLUMNS} FROM runs WHERE run_id = $1`,
-        [runId],
+        `SELECT ${RUN_COLUMNS} FROM runs ${conditions.sql}`,
+        conditions.params,
       );
       return rows[0];
     },
@@ -174,18 +194,14 @@ export function createRunRepository(database: Queryable): RunRepository {
     },
 
     async findActive(which) {
+      const conditions = passing(which.filter).add(() => "status IN ('pending', 'running')");
+      if (which.threadId) conditions.add((p) => `thread_id = ${p(which.threadId)}`);
+      if (which.runIds) conditions.add((p) => `run_id = ANY(${p(which.runIds)}::uuid[])`);
+      if (which.status) conditions.add((p) => `status = ${p(which.status)}`);
+      if (which.metadata) conditions.add((p) => `metadata @> ${p(toJson(which.metadata))}::jsonb`);
       const { rows } = await database.query<RunRecord>(
-        `SELECT ${RUN_COLUMNS} FROM runs
-         WHERE status IN ('pending', 'running') AND ($1::uuid IS NULL OR thread_id = $1)
-           AND ($2::uuid[] IS NULL OR run_id = ANY($2)) AND ($3::text IS NULL OR status = $3)
-           AND ($4::jsonb IS NULL OR metadata @> $4)
-         ORDER BY position DESC`,
-        [
-          which.threadId ?? null,
-          which.runIds ?? null,
-          which.status ?? null,
-          which.metadata === undefined ? null : toJson(which.metadata),
-        ],
+        `SELECT ${RUN_COLUMNS} FROM runs ${conditions.sql} ORDER BY position DESC`,
+        conditions.params,
       );
       return rows;
     },
@@ -260,7 +276,7 @@ const STARTS_AT_ONCE = "$11::uuid IS NOT NULL AND thread.active_before = 0";
 const CREATE_ON_THREAD = `
   WITH before AS (
     SELECT thread_id, active_runs, status, active_runs = 0 AND state_updated_at = created_at AS empty
-    FROM threads WHERE thread_id = $2::uuid FOR UPDATE
+    FROM threads WHERE thread_id = $2::uuid AND metadata @> $14::jsonb FOR UPDATE
   ), thread AS (
     UPDATE threads t
     SET status = 'busy', active_runs = t.active_runs + 1, updated_at = now(),

@@ -1,5 +1,6 @@
 import type { Thread, ThreadFilter, ThreadSearch } from "../protocol/threads.ts";
-import { Conditions } from "./conditions.ts";
+import type { Filter } from "../protocol/filters.ts";
+import { Conditions, toContained } from "./conditions.ts";
 import type { Database, Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
 
@@ -17,21 +18,34 @@ export interface ThreadSnapshot {
   interrupted: boolean;
 }
 
-/** Threads in the database. Their history is in the checkpoints. */
+/**
+ * Threads in the database. Their history is in the checkpoints. With a `filter`, a thread that does not pass it
+ * is as good as absent.
+ */
 export interface ThreadRepository {
   /** Creates it; `undefined` if one with this id exists already. */
   create(threadId: string, metadata: unknown): Promise<Thread | undefined>;
-  get(threadId: string): Promise<Thread | undefined>;
-  /** Copies the row, at rest whatever runs on the original; `undefined` if there is no original. */
-  copy(fromId: string, toId: string): Promise<Thread | undefined>;
+  get(threadId: string, filter: Filter | undefined): Promise<Thread | undefined>;
+  /**
+   * Copies the row with this metadata, at rest whatever runs on the original; `undefined` if there is no
+   * original.
+   */
+  copy(fromId: string, toId: string, metadata: unknown): Promise<Thread | undefined>;
   /** Merges into the metadata; `undefined` if there is no such thread. */
-  patch(threadId: string, metadata: unknown): Promise<Thread | undefined>;
+  patch(
+    threadId: string,
+    metadata: unknown,
+    filter: Filter | undefined,
+  ): Promise<Thread | undefined>;
   /** Deletes the thread with its runs, events and checkpoints; false if there is no such thread. */
-  delete(threadId: string): Promise<boolean>;
+  delete(threadId: string, filter: Filter | undefined): Promise<boolean>;
   /** The ids of threads whose last run was of this assistant, up to 1000. */
-  ofAssistant(assistantId: string): Promise<string[]>;
-  search(search: ThreadSearch): Promise<{ threads: Thread[]; total: number }>;
-  count(filter: ThreadFilter): Promise<number>;
+  ofAssistant(assistantId: string, filter: Filter | undefined): Promise<string[]>;
+  search(
+    search: ThreadSearch,
+    filter: Filter | undefined,
+  ): Promise<{ threads: Thread[]; total: number }>;
+  count(search: ThreadFilter, filter: Filter | undefined): Promise<number>;
   /** Keeps the state a client wrote. A busy thread stays busy. */
   saveState(threadId: string, snapshot: ThreadSnapshot): Promise<void>;
 }
@@ -40,10 +54,14 @@ export interface ThreadRepository {
  * The row is locked first and all else deleted in a second statement: one alone would not see the run of a
  * request that was ahead of it at the lock.
  */
-async function deleteThread(tx: Queryable, threadId: string): Promise<boolean> {
+async function deleteThread(
+  tx: Queryable,
+  threadId: string,
+  filter: Filter | undefined,
+): Promise<boolean> {
   const { rows } = await tx.query(
-    "SELECT thread_id FROM threads WHERE thread_id = $1::uuid FOR UPDATE",
-    [threadId],
+    "SELECT thread_id FROM threads WHERE thread_id = $1::uuid AND metadata @> $2::jsonb FOR UPDATE",
+    [threadId, toContained(filter)],
   );
   if (rows.length === 0) return false;
   await tx.query(
@@ -59,12 +77,15 @@ async function deleteThread(tx: Queryable, threadId: string): Promise<boolean> {
 }
 
 export function createThreadRepository(database: Database): ThreadRepository {
-  const where = (filter: ThreadFilter & { ids?: string[] | undefined }): Conditions => {
-    const conditions = new Conditions();
-    if (filter.ids) conditions.add((p) => `thread_id = ANY(${p(filter.ids)}::uuid[])`);
-    if (filter.metadata) conditions.add((p) => `metadata @> ${p(toJson(filter.metadata))}::jsonb`);
-    if (filter.values) conditions.add((p) => `values @> ${p(toJson(filter.values))}::jsonb`);
-    if (filter.status) conditions.add((p) => `status = ${p(filter.status)}`);
+  const where = (
+    search: ThreadFilter & { ids?: string[] | undefined },
+    filter: Filter | undefined,
+  ): Conditions => {
+    const conditions = new Conditions().addFilter(filter);
+    if (search.ids) conditions.add((p) => `thread_id = ANY(${p(search.ids)}::uuid[])`);
+    if (search.metadata) conditions.add((p) => `metadata @> ${p(toJson(search.metadata))}::jsonb`);
+    if (search.values) conditions.add((p) => `values @> ${p(toJson(search.values))}::jsonb`);
+    if (search.status) conditions.add((p) => `status = ${p(search.status)}`);
     return conditions;
   };
 
@@ -78,37 +99,37 @@ export function createThreadRepository(database: Database): ThreadRepository {
       return rows[0];
     },
 
-    async get(threadId) {
+    async get(threadId, filter) {
       const { rows } = await database.query<Thread>(
-        `SELECT ${COLUMNS} FROM threads WHERE thread_id = $1`,
-        [threadId],
+        `SELECT ${COLUMNS} FROM threads WHERE thread_id = $1 AND metadata @> $2::jsonb`,
+        [threadId, toContained(filter)],
       );
       return rows[0];
     },
 
-    async copy(fromId, toId) {
+    async copy(fromId, toId, metadata) {
       const { rows } = await database.query<Thread>(
         `INSERT INTO threads (thread_id, status, resting_status, metadata, config, values, interrupts, error, state_updated_at)
-         SELECT $2::uuid, resting_status, resting_status, metadata, config, values, interrupts, error, state_updated_at
+         SELECT $2::uuid, resting_status, resting_status, $3::jsonb, config, values, interrupts, error, state_updated_at
          FROM threads WHERE thread_id = $1 RETURNING ${COLUMNS}`,
-        [fromId, toId],
+        [fromId, toId, toJson(metadata)],
       );
       return rows[0];
     },
 
-    async patch(threadId, metadata) {
+    async patch(threadId, metadata, filter) {
       const { rows } = await database.query<Thread>(
         `UPDATE threads SET metadata = metadata || $2::jsonb, updated_at = now()
-         WHERE thread_id = $1 RETURNING ${COLUMNS}`,
-        [threadId, toJson(metadata)],
+         WHERE thread_id = $1 AND metadata @> $3::jsonb RETURNING ${COLUMNS}`,
+        [threadId, toJson(metadata), toContained(filter)],
       );
       return rows[0];
     },
 
-    async delete(threadId) {
+    async delete(threadId, filter) {
       for (let tries = 1; ; tries += 1) {
         try {
-          return await database.transaction((tx) => deleteThread(tx, threadId));
+          return await database.transaction((tx) => deleteThread(tx, threadId, filter));
         } catch (error) {
           // A run that ends at this moment has its own row and waits for the thread's: one of the two gives way.
           if ((error as { code?: unknown }).code !== DEADLOCK || tries === DELETE_TRIES)
@@ -117,17 +138,17 @@ export function createThreadRepository(database: Database): ThreadRepository {
       }
     },
 
-    async ofAssistant(assistantId) {
+    async ofAssistant(assistantId, filter) {
       const { rows } = await database.query<{ thread_id: string }>(
-        "SELECT thread_id FROM threads WHERE metadata @> $1::jsonb LIMIT 1000",
-        [toJson({ assistant_id: assistantId })],
+        `SELECT thread_id FROM threads WHERE metadata @> $1::jsonb AND metadata @> $2::jsonb LIMIT 1000`,
+        [toJson({ assistant_id: assistantId }), toContained(filter)],
       );
       return rows.map((row) => row.thread_id);
     },
 
-    async search(search) {
-      const conditions = where(search);
-      const total = this.count(search);
+    async search(search, filter) {
+      const conditions = where(search, filter);
+      const total = this.count(search, filter);
       const { rows } = await database.query<Thread>(
         `SELECT ${COLUMNS} FROM threads ${conditions.sql}
          ORDER BY ${search.sort_by} ${search.sort_order}, thread_id
@@ -137,8 +158,8 @@ export function createThreadRepository(database: Database): ThreadRepository {
       return { threads: rows, total: await total };
     },
 
-    async count(filter) {
-      const conditions = where(filter);
+    async count(search, filter) {
+      const conditions = where(search, filter);
       const { rows } = await database.query<{ count: number }>(
         `SELECT count(*)::integer AS count FROM threads ${conditions.sql}`,
         conditions.params,

@@ -78,7 +78,7 @@ describeDatabases("the statements that change a run's status", (databases) => {
       for (const [name, change] of Object.entries(statements)) {
         const lease = await putRun(database, from);
         await change(lease);
-        const to = (await runs.get(lease.run_id))!.status;
+        const to = (await runs.get(lease.run_id, undefined))!.status;
         if (to !== from) {
           expect({ name, from, to }).toEqual({
             name,
@@ -129,7 +129,7 @@ describeDatabases("the statements that change a run's status", (databases) => {
     }
     expect(await queue.renew(randomUUID(), [lease.run_id], 1_000)).toEqual([]);
     expect(await runs.delete(lease.run_id)).toBe(false);
-    expect((await runs.get(lease.run_id))?.status).toBe("running");
+    expect((await runs.get(lease.run_id, undefined))?.status).toBe("running");
     expect(await queue.finish(lease, success)).toBe("finished");
     expect(await queue.finish(lease, success)).toBe("lost");
     expect(await runs.delete(lease.run_id)).toBe(true);

@@ -1,8 +1,9 @@
-import type { RunAnswer, RunEngine, RunRequest } from "../../engine/runs.ts";
+import type { RunAnswer, RunEngine } from "../../engine/runs.ts";
 import type { Assistant } from "../../protocol/assistants.ts";
 import type { McpToolResult, McpToolsCall } from "../../protocol/mcp.ts";
 import { RunCreate } from "../../protocol/runs.ts";
 import type { RunRecord, RunRepository } from "../../storage/runs.ts";
+import { startRun, type Caller } from "../start-run.ts";
 
 /** Which request of which client a call is, so that the client can cancel it. */
 export interface CallPlace {
@@ -20,9 +21,9 @@ export function toCallMetadata({ session, request }: CallPlace): Record<string, 
 export function startCall(
   engine: RunEngine,
   assistant: Assistant,
-  given: { call: McpToolsCall; place: CallPlace; request: Omit<RunRequest, "trigger"> },
+  given: { call: McpToolsCall; place: CallPlace; caller: Caller },
 ): Promise<RunRecord> {
-  const { call, place, request } = given;
+  const { call, place, caller } = given;
   const body = RunCreate.parse({
     assistant_id: assistant.assistant_id,
     input: call.arguments ?? {},
@@ -31,7 +32,7 @@ export function startCall(
     // Each update is a step that the client can be told of.
     stream_mode: call._meta?.progressToken === undefined ? "values" : "updates",
   });
-  return engine.create(undefined, body, { ...request, trigger: "mcp" });
+  return startRun(engine, caller, { threadId: undefined, body, trigger: "mcp" });
 }
 
 /** Waits for the end of a call's run. Whatever became of the run is a result that a model can read. */
@@ -41,7 +42,7 @@ export async function endCall(
   signal: AbortSignal,
 ): Promise<McpToolResult> {
   const answer = await deps.engine.wait(run, signal);
-  const ended = await deps.runs.get(run.run_id);
+  const ended = await deps.runs.get(run.run_id, undefined);
   if (ended?.status === "interrupted") return failure("The run was cancelled.");
   return toToolResult(answer, deps.serialise);
 }

@@ -1,6 +1,9 @@
+import type { Authorize } from "../../auth/authorize.ts";
 import type { AssistantGraphs } from "../../engine/assistants.ts";
 import { systemAssistantId } from "../../engine/runs.ts";
 import type { Assistant } from "../../protocol/assistants.ts";
+import type { Metadata } from "../../protocol/common.ts";
+import type { Filter } from "../../protocol/filters.ts";
 import type { McpTool } from "../../protocol/mcp.ts";
 import type { AssistantRepository } from "../../storage/assistants.ts";
 
@@ -16,21 +19,17 @@ export interface NamedAssistant {
  * The assistants a caller may see, each under the name of its tool: unique, and of the characters that models
  * allow in one. The graphs' own assistants come first, so that theirs are the graph ids.
  */
-export async function nameAssistants(assistants: AssistantRepository): Promise<NamedAssistant[]> {
-  const all: Assistant[] = [];
-  for (;;) {
-    const page = await assistants.search({
-      limit: SEARCH_PAGE,
-      offset: all.length,
-      sort_by: "created_at",
-      sort_order: "asc",
-    });
-    all.push(...page.assistants);
-    if (page.assistants.length < SEARCH_PAGE) break;
-  }
+export async function nameAssistants(
+  assistants: AssistantRepository,
+  authorize: Authorize,
+): Promise<NamedAssistant[]> {
+  const { filter } = await authorize("assistants:search", {});
+  const seen = await readAll(assistants, {}, filter);
+  // Everybody may run the server's own, whether or not a filter lets see them.
+  const all = filter ? await readAll(assistants, { created_by: "system" }, undefined) : seen;
   const taken = new Set<string>();
-  const own = all.filter(isSystem);
-  return [...own, ...all.filter((assistant) => !isSystem(assistant))].map((assistant) => {
+  const others = seen.filter((assistant) => !isSystem(assistant));
+  return [...all.filter(isSystem), ...others].map((assistant) => {
     const plain = (isSystem(assistant) ? assistant.graph_id : assistant.name)
       .replaceAll(/[^\w-]+/gu, "_")
       .slice(0, MAX_NAME_LENGTH);
@@ -38,6 +37,28 @@ export async function nameAssistants(assistants: AssistantRepository): Promise<N
     taken.add(name);
     return { name, assistant };
   });
+}
+
+async function readAll(
+  assistants: AssistantRepository,
+  metadata: Metadata,
+  filter: Filter | undefined,
+): Promise<Assistant[]> {
+  const all: Assistant[] = [];
+  for (;;) {
+    const page = await assistants.search(
+      {
+        metadata,
+        limit: SEARCH_PAGE,
+        offset: all.length,
+        sort_by: "created_at",
+        sort_order: "asc",
+      },
+      filter,
+    );
+    all.push(...page.assistants);
+    if (page.assistants.length < SEARCH_PAGE) return all;
+  }
 }
 
 function isSystem(assistant: Assistant): boolean {

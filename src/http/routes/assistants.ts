@@ -40,6 +40,13 @@ export function assistantRoutes(deps: AssistantRouteDeps): Route[] {
 const notFound = (id: string): ServerError =>
   new ServerError("not_found", `Assistant "${id}" not found`);
 
+function searchValue(
+  { graph_id, metadata }: Record<string, unknown>,
+  page: Record<string, unknown>,
+): Record<string, unknown> {
+  return { graph_id, metadata, ...page };
+}
+
 function resourceRoutes(deps: AssistantRouteDeps): Route[] {
   return [
     route({
@@ -49,8 +56,18 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       tag: "Assistants",
       permission: "assistants:create",
       body: AssistantCreate,
+      value: ({ body }) => ({
+        assistant_id: body["assistant_id"],
+        graph_id: body["graph_id"],
+        config: body["config"],
+        context: body["context"],
+        metadata: body["metadata"],
+        if_exists: body["if_exists"],
+        name: body["name"],
+        description: body["description"],
+      }),
       answer: { status: 200, description: "The assistant", schema: Assistant },
-      async handle({ body }) {
+      async handle({ body, filter }) {
         if (!deps.graphs().has(body.graph_id)) {
           throw new ServerError("not_found", `Graph "${body.graph_id}" not found`);
         }
@@ -65,10 +82,10 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
           metadata: body.metadata ?? {},
         });
         if (created) return { json: created };
-        if (body.if_exists === "raise") {
-          throw new ServerError("already_exists", "Assistant already exists");
-        }
-        return { json: await deps.assistants.get(id) };
+        const existing =
+          body.if_exists === "do_nothing" ? await deps.assistants.get(id, filter) : undefined;
+        if (existing) return { json: existing };
+        throw new ServerError("already_exists", "Assistant already exists");
       },
     }),
     route({
@@ -78,9 +95,10 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       tag: "Assistants",
       permission: "assistants:search",
       body: AssistantSearch,
+      value: ({ body }) => searchValue(body, { limit: body["limit"], offset: body["offset"] }),
       answer: { status: 200, description: "A page of assistants", schema: z.array(Assistant) },
-      async handle({ body }) {
-        const { assistants, total } = await deps.assistants.search(body);
+      async handle({ body, filter }) {
+        const { assistants, total } = await deps.assistants.search(body, filter);
         return toPage(assistants, total, body);
       },
     }),
@@ -91,8 +109,9 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       tag: "Assistants",
       permission: "assistants:search",
       body: AssistantFilter,
+      value: ({ body }) => searchValue(body, {}),
       answer: { status: 200, description: "How many there are", schema: z.int() },
-      handle: async ({ body }) => ({ json: await deps.assistants.count(body) }),
+      handle: async ({ body, filter }) => ({ json: await deps.assistants.count(body, filter) }),
     }),
     route({
       method: "get",
@@ -102,7 +121,9 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       permission: "assistants:read",
       params: Params,
       answer: { status: 200, description: "The assistant", schema: Assistant },
-      handle: async ({ params }) => ({ json: await deps.runs.assistant(params.assistant_id) }),
+      handle: async ({ params, filter }) => ({
+        json: await deps.runs.assistant(params.assistant_id, filter),
+      }),
     }),
     route({
       method: "delete",
@@ -113,8 +134,11 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       params: Params,
       query: z.strictObject({ delete_threads: QueryFlag.default(false) }),
       answer: { status: 204, description: "Deleted" },
-      async handle({ params, query }) {
-        const { assistant_id: id, graph_id } = await deps.runs.assistant(params.assistant_id);
+      async handle({ params, query, filter, authorize }) {
+        const { assistant_id: id, graph_id } = await deps.runs.assistant(
+          params.assistant_id,
+          filter,
+        );
         if (id === systemAssistantId(graph_id)) {
           throw new ServerError(
             "conflict",
@@ -122,13 +146,15 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
           );
         }
         if (query.delete_threads) {
+          // The threads are their owners': only those that the caller may delete go.
+          const mine = (await authorize("threads:delete", {})).filter;
           for (;;) {
-            const threads = await deps.threads.ofAssistant(id);
-            for (const thread of threads) await deps.states.delete(thread);
+            const threads = await deps.threads.ofAssistant(id, mine);
+            for (const thread of threads) await deps.states.delete(thread, mine);
             if (threads.length === 0) break;
           }
         }
-        if (!(await deps.assistants.delete(id))) throw notFound(id);
+        if (!(await deps.assistants.delete(id, filter))) throw notFound(id);
         return new Response(null, { status: 204 });
       },
     }),
@@ -146,13 +172,22 @@ function versionRoutes(deps: AssistantRouteDeps): Route[] {
       permission: "assistants:update",
       params: Params,
       body: AssistantPatch,
+      value: ({ params, body }) => ({
+        assistant_id: params["assistant_id"],
+        graph_id: body["graph_id"],
+        config: body["config"],
+        context: body["context"],
+        metadata: body["metadata"],
+        name: body["name"],
+        description: body["description"],
+      }),
       answer: { status: 200, description: "The assistant", schema: Assistant },
-      async handle({ params, body }) {
+      async handle({ params, body, filter }) {
         if (body.graph_id !== undefined && !deps.graphs().has(body.graph_id)) {
           throw new ServerError("not_found", `Graph "${body.graph_id}" not found`);
         }
-        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id);
-        const patched = await deps.assistants.patch(id, body);
+        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id, filter);
+        const patched = await deps.assistants.patch(id, body, filter);
         if (!patched) throw notFound(id);
         return { json: patched };
       },
@@ -166,9 +201,9 @@ function versionRoutes(deps: AssistantRouteDeps): Route[] {
       params: Params,
       body: AssistantVersionsRequest,
       answer: { status: 200, description: "The versions", schema: z.array(AssistantVersion) },
-      async handle({ params, body }) {
-        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id);
-        return { json: await deps.assistants.versions(id, body) };
+      async handle({ params, body, filter }) {
+        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id, filter);
+        return { json: await deps.assistants.versions(id, body, filter) };
       },
     }),
     route({
@@ -179,10 +214,14 @@ function versionRoutes(deps: AssistantRouteDeps): Route[] {
       permission: "assistants:update",
       params: Params,
       body: AssistantLatestRequest,
+      value: ({ params, body }) => ({
+        assistant_id: params["assistant_id"],
+        version: body["version"],
+      }),
       answer: { status: 200, description: "The assistant", schema: Assistant },
-      async handle({ params, body }) {
-        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id);
-        const assistant = await deps.assistants.setLatest(id, body.version);
+      async handle({ params, body, filter }) {
+        const { assistant_id: id } = await deps.runs.assistant(params.assistant_id, filter);
+        const assistant = await deps.assistants.setLatest(id, body.version, filter);
         if (assistant) return { json: assistant };
         throw new ServerError("not_found", `Assistant "${id}" has no version ${body.version}`);
       },
@@ -203,8 +242,8 @@ function graphRoutes(deps: AssistantRouteDeps): Route[] {
       params: Params,
       query: z.strictObject({ xray: z.union([QueryInteger, QueryFlag]).default(false) }),
       answer: { status: 200, description: "The graph" },
-      async handle({ params, query }) {
-        const assistant = await deps.runs.assistant(params.assistant_id);
+      async handle({ params, query, filter }) {
+        const assistant = await deps.runs.assistant(params.assistant_id, filter);
         return { json: await deps.drawings.draw(assistant, query.xray) };
       },
     }),
@@ -214,8 +253,8 @@ function graphRoutes(deps: AssistantRouteDeps): Route[] {
       summary: "Get the JSON schemas of the graph",
       params: Params,
       answer: { status: 200, description: "The schemas" },
-      async handle({ params }) {
-        const assistant = await deps.runs.assistant(params.assistant_id);
+      async handle({ params, filter }) {
+        const assistant = await deps.runs.assistant(params.assistant_id, filter);
         return { json: await deps.drawings.schemas(assistant) };
       },
     }),
@@ -226,8 +265,8 @@ function graphRoutes(deps: AssistantRouteDeps): Route[] {
       params: Params,
       query: SubgraphQuery,
       answer: { status: 200, description: "The schemas by namespace" },
-      async handle({ params, query }) {
-        const assistant = await deps.runs.assistant(params.assistant_id);
+      async handle({ params, query, filter }) {
+        const assistant = await deps.runs.assistant(params.assistant_id, filter);
         return { json: await deps.drawings.subgraphs(assistant, undefined, query.recurse) };
       },
     }),
@@ -238,8 +277,8 @@ function graphRoutes(deps: AssistantRouteDeps): Route[] {
       params: SubgraphParams,
       query: SubgraphQuery,
       answer: { status: 200, description: "The schemas by namespace" },
-      async handle({ params, query }) {
-        const assistant = await deps.runs.assistant(params.assistant_id);
+      async handle({ params, query, filter }) {
+        const assistant = await deps.runs.assistant(params.assistant_id, filter);
         return { json: await deps.drawings.subgraphs(assistant, params.namespace, query.recurse) };
       },
     }),

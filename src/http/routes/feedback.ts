@@ -21,8 +21,9 @@ export function feedbackRoutes(deps: { feedback: Feedback; runs: RunRepository }
       params: z.object({ run_id: z.uuid() }),
       body: FeedbackCreate,
       answer: { status: 200, description: "The judgement, accepted", schema: FeedbackResource },
-      async handle({ params, body }) {
-        const run = await deps.runs.get(params.run_id);
+      value: () => ({ thread_id: undefined }),
+      async handle({ params, body, filter }) {
+        const run = await deps.runs.get(params.run_id, filter);
         if (!run) throw new ServerError("not_found", "Run not found");
         const judged = { run_id: run.run_id, place: run.origin.trace };
         return { json: await deps.feedback.submit(judged, body) };

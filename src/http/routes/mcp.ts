@@ -48,6 +48,7 @@ export function mcpRoutes(deps: McpRouteDeps): Route[] {
       summary: "Model Context Protocol: the assistants as tools",
       tag: "MCP",
       permission: "threads:create_run",
+      value: "by-route",
       body: z.unknown(),
       answer: {
         status: 200,
@@ -93,7 +94,7 @@ async function answer(
     case "ping":
       return result({});
     case "tools/list":
-      return result(await listTools(deps, parse(McpToolsList, params).cursor));
+      return result(await listTools(deps, parse(McpToolsList, params).cursor, request));
     case "tools/call":
       return callTool(deps, { id: message.id, call: parse(McpToolsCall, params) }, request);
     default:
@@ -113,12 +114,16 @@ function toServerInfo(deps: McpRouteDeps, { protocolVersion }: z.infer<typeof Mc
   };
 }
 
-async function listTools(deps: McpRouteDeps, cursor: string | undefined): Promise<object> {
+async function listTools(
+  deps: McpRouteDeps,
+  cursor: string | undefined,
+  { authorize }: McpRequest,
+): Promise<object> {
   const offset = Number(cursor ?? 0);
   if (!Number.isInteger(offset) || offset < 0) {
     throw new JsonRpcRefusal(JSON_RPC_ERRORS.invalid_params, "cursor: not one of this server");
   }
-  const named = await nameAssistants(deps.assistants);
+  const named = await nameAssistants(deps.assistants, authorize);
   const page = named.slice(offset, offset + TOOLS_PAGE);
   const tools = await Promise.all(page.map((assistant) => toTool(assistant, deps.drawings)));
   const next = offset + TOOLS_PAGE;
@@ -133,13 +138,13 @@ async function callTool(
   { id, call }: { id: JsonRpcId; call: McpToolsCall },
   request: McpRequest,
 ): Promise<RouteAnswer> {
-  const named = await nameAssistants(deps.assistants);
+  const named = await nameAssistants(deps.assistants, request.authorize);
   const tool = named.find(({ name }) => name === call.name);
   if (!tool) {
     throw new JsonRpcRefusal(JSON_RPC_ERRORS.invalid_params, `Unknown tool: ${call.name}`);
   }
   const place = { session: toSession(request.headers), request: id };
-  const run = await startCall(deps.engine, tool.assistant, { call, place, request });
+  const run = await startCall(deps.engine, tool.assistant, { call, place, caller: request });
   const gone = new AbortController();
   // Nobody else can ask for the result of a call, so nobody is left to work for.
   const onGone = (): void => {
@@ -196,7 +201,8 @@ async function noteClient(
   const { requestId } = parse(McpCancelled, message.params ?? {});
   const metadata = toCallMetadata({ session, request: requestId });
   const user = request.principal?.identity ?? null;
-  for (const run of await deps.runs.findActive({ metadata })) {
+  const { filter } = await request.authorize("threads:update", { action: "interrupt", metadata });
+  for (const run of await deps.runs.findActive({ metadata, filter })) {
     if (run.user_id !== user) continue;
     await deps.engine.cancel(run, "interrupt", { wait: false, reason: "user" });
   }

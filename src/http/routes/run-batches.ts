@@ -3,6 +3,7 @@ import { ServerError } from "../../errors.ts";
 import { Run, RunBatchCreate, RunsCancel, RunsCancelQuery } from "../../protocol/runs.ts";
 import type { RunRecord } from "../../storage/runs.ts";
 import { route, type Route } from "../route.ts";
+import { startRun, toRunRequest } from "../start-run.ts";
 import { toRun, type RunRouteDeps } from "./runs.ts";
 
 /** Many runs at once: started, or stopped. */
@@ -15,14 +16,17 @@ export function runBatchRoutes(deps: RunRouteDeps): Route[] {
       summary: "Start several runs without a thread, in the background",
       tag: "Runs",
       permission: "threads:create_run",
+      value: "by-route",
       body: RunBatchCreate,
       answer: { status: 200, description: "The runs, in the same order", schema: z.array(Run) },
-      async handle({ body, principal, headers, baseUrl }) {
-        const request = { principal, headers, baseUrl, trigger: "api" };
+      async handle({ body, ...caller }) {
+        const request = toRunRequest(caller, "api");
         // Every assistant first, so that a batch with a mistake in it starts nothing.
-        await Promise.all(body.map((run) => engine.assistant(run.assistant_id)));
+        await Promise.all(body.map((run) => engine.assistantForRun(run.assistant_id, request)));
         const created: RunRecord[] = [];
-        for (const run of body) created.push(await engine.create(undefined, run, request));
+        for (const run of body) {
+          created.push(await startRun(engine, caller, { threadId: undefined, body: run }));
+        }
         return {
           json: created.map((run) => ({
             ...toRun(run, deps.trace(run)),
@@ -39,10 +43,15 @@ export function runBatchRoutes(deps: RunRouteDeps): Route[] {
       permission: "threads:update",
       query: RunsCancelQuery,
       body: RunsCancel,
+      value: ({ body, query }) => ({
+        thread_id: body["thread_id"],
+        action: query["action"],
+        metadata: { run_ids: body["run_ids"], status: body["status"] },
+      }),
       answer: { status: 204, description: "Asked to stop" },
-      async handle({ body, query }) {
+      async handle({ body, query, filter }) {
         for (const runId of body.run_ids ?? []) {
-          const run = await runs.get(runId);
+          const run = await runs.get(runId, filter);
           const foreign = body.thread_id !== undefined && run?.thread_id !== body.thread_id;
           if (!run || foreign) {
             throw new ServerError("not_found", `Run ${runId} not found; no run was stopped`);
@@ -52,6 +61,7 @@ export function runBatchRoutes(deps: RunRouteDeps): Route[] {
           threadId: body.thread_id,
           runIds: body.run_ids,
           status: body.status === "all" ? undefined : body.status,
+          filter,
         });
         for (const run of active) {
           await engine.cancel(run, query.action, { wait: false, reason: "user" });

@@ -12,12 +12,20 @@ import {
   type RunEvent,
   type StreamMode,
 } from "../../protocol/runs.ts";
+import type { Filter } from "../../protocol/filters.ts";
 import type { RunRecord, RunRepository } from "../../storage/runs.ts";
 import type { ThreadRepository } from "../../storage/threads.ts";
 import { toPatientJson } from "../keep-alive.ts";
 import { pick } from "../pagination.ts";
-import { route, type Route, type RouteAnswer, type RouteRequest } from "../route.ts";
+import {
+  route,
+  type AskedRequest,
+  type Route,
+  type RouteAnswer,
+  type RouteRequest,
+} from "../route.ts";
 import { toEventStream } from "../sse.ts";
+import { startRun } from "../start-run.ts";
 
 const ThreadParams = z.object({ thread_id: Uuid });
 const RunParams = ThreadParams.extend({ run_id: Uuid });
@@ -49,15 +57,13 @@ function createHandlers(deps: RunRouteDeps) {
   const { engine, runs, threads } = deps;
 
   const create = (request: Creation): Promise<RunRecord> =>
-    engine.create(request.params?.thread_id, request.body, {
-      principal: request.principal,
-      headers: request.headers,
-      baseUrl: request.baseUrl,
-      trigger: "api",
-    });
+    startRun(engine, request, { threadId: request.params?.thread_id, body: request.body });
 
-  const get = async (params: { thread_id?: string; run_id: string }): Promise<RunRecord> => {
-    const run = await runs.get(params.run_id);
+  const get = async (
+    params: { thread_id?: string; run_id: string },
+    filter: Filter | undefined,
+  ): Promise<RunRecord> => {
+    const run = await runs.get(params.run_id, filter);
     const foreign = params.thread_id !== undefined && run?.thread_id !== params.thread_id;
     if (!run || foreign) {
       throw new ServerError("not_found", "Run not found");
@@ -103,8 +109,8 @@ function createHandlers(deps: RunRouteDeps) {
     follow,
     answer,
     show: (run: RunRecord): Run => toRun(run, deps.trace(run)),
-    assertThread: async (threadId: string): Promise<void> => {
-      if (await threads.get(threadId)) return;
+    assertThread: async (threadId: string, filter: Filter | undefined): Promise<void> => {
+      if (await threads.get(threadId, filter)) return;
       throw new ServerError("not_found", `Thread with ID ${threadId} not found`);
     },
   };
@@ -122,6 +128,7 @@ function creationRoutes(handlers: Handlers): Route[] {
       method: "post",
       tag: "Runs",
       permission: "threads:create_run",
+      value: "by-route",
       ...(params && { params }),
       body: RunCreate,
     } as const;
@@ -164,6 +171,11 @@ function creationRoutes(handlers: Handlers): Route[] {
   });
 }
 
+/** What the handlers of the SDK expect of a question about a run: its thread. */
+const onThread = ({ params }: AskedRequest): Record<string, unknown> => ({
+  thread_id: params["thread_id"],
+});
+
 function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
   const { get, show, assertThread } = handlers;
   return [
@@ -172,14 +184,14 @@ function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
       path: "/threads/:thread_id/runs",
       summary: "List a thread's runs, newest first",
       tag: "Runs",
-      permission: "threads:read",
+      permission: "threads:search",
       params: ThreadParams,
       query: RunListQuery,
       answer: { status: 200, description: "The runs", schema: z.array(Run) },
-      async handle({ params, query }) {
+      async handle({ params, query, filter }) {
         const [runs] = await Promise.all([
           deps.runs.list(params.thread_id, query),
-          assertThread(params.thread_id),
+          assertThread(params.thread_id, filter),
         ]);
         return { json: pick(runs.map(show), query.select) };
       },
@@ -192,7 +204,8 @@ function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
       permission: "threads:read",
       params: RunParams,
       answer: { status: 200, description: "The run", schema: Run },
-      handle: async ({ params }) => ({ json: show(await get(params)) }),
+      value: onThread,
+      handle: async ({ params, filter }) => ({ json: show(await get(params, filter)) }),
     }),
     route({
       method: "delete",
@@ -202,8 +215,8 @@ function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
       permission: "threads:delete",
       params: RunParams,
       answer: { status: 204, description: "Deleted" },
-      async handle({ params }) {
-        await deps.engine.delete(await get(params));
+      async handle({ params, filter }) {
+        await deps.engine.delete(await get(params, filter));
         return new Response(null, { status: 204 });
       },
     }),
@@ -216,8 +229,13 @@ function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
       params: RunParams,
       query: RunCancelQuery,
       answer: { status: 202, description: "Asked to stop; with wait=1: 204, it has stopped" },
-      async handle({ params, query }) {
-        await deps.engine.cancel(await get(params), query.action, {
+      value: ({ params, query }) => ({
+        thread_id: params["thread_id"],
+        action: query["action"],
+        metadata: { run_ids: [params["run_id"]], status: "pending" },
+      }),
+      async handle({ params, query, filter }) {
+        await deps.engine.cancel(await get(params, filter), query.action, {
           wait: query.wait,
           reason: "user",
         });
@@ -231,14 +249,19 @@ function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
 function followRoutes(handlers: Handlers): Route[] {
   const { get, follow, answer } = handlers;
   const stream = async (
-    params: { thread_id?: string; run_id: string },
-    query: z.output<typeof RunStreamQuery>,
-    headers: Headers,
+    request: Pick<
+      RouteRequest<
+        { thread_id?: string; run_id: string },
+        z.output<typeof RunStreamQuery>,
+        undefined
+      >,
+      "params" | "query" | "headers" | "filter"
+    >,
   ): Promise<RouteAnswer> =>
-    follow(await get(params), {
-      after: toCursor(headers.get("last-event-id")),
-      modes: query.stream_mode,
-      cancelWhenGone: query.cancel_on_disconnect,
+    follow(await get(request.params, request.filter), {
+      after: toCursor(request.headers.get("last-event-id")),
+      modes: request.query.stream_mode,
+      cancelWhenGone: request.query.cancel_on_disconnect,
     });
   return [
     route({
@@ -250,7 +273,9 @@ function followRoutes(handlers: Handlers): Route[] {
       params: RunParams,
       query: RunJoinQuery,
       answer: { status: 200, description: "The final values, or `__error__`" },
-      handle: async ({ params, query }) => answer(await get(params), query.cancel_on_disconnect),
+      value: onThread,
+      handle: async ({ params, query, filter }) =>
+        answer(await get(params, filter), query.cancel_on_disconnect),
     }),
     route({
       method: "get",
@@ -261,7 +286,8 @@ function followRoutes(handlers: Handlers): Route[] {
       params: RunParams,
       query: RunStreamQuery,
       answer: { status: 200, description: "The run's events", stream: true },
-      handle: ({ params, query, headers }) => stream(params, query, headers),
+      value: onThread,
+      handle: stream,
     }),
     route({
       method: "get",
@@ -272,7 +298,8 @@ function followRoutes(handlers: Handlers): Route[] {
       params: StatelessParams,
       query: RunStreamQuery,
       answer: { status: 200, description: "The run's events", stream: true },
-      handle: ({ params, query, headers }) => stream(params, query, headers),
+      value: onThread,
+      handle: stream,
     }),
   ];
 }

@@ -8,7 +8,9 @@ import {
   StorePut,
   StoreSearch,
 } from "../../protocol/store.ts";
+import { changesOf } from "../authorization.ts";
 import { route, type Route } from "../route.ts";
+import { StoreAccess } from "../store-access.ts";
 
 /** `/store`: what graphs remember across threads. */
 export function storeRoutes(deps: { store: BaseStore }): Route[] {
@@ -22,8 +24,14 @@ export function storeRoutes(deps: { store: BaseStore }): Route[] {
       permission: "store:put",
       body: StorePut,
       answer: { status: 204, description: "Written" },
-      async handle({ body }) {
-        await store.put(body.namespace, body.key, body.value);
+      value: "by-route",
+      async handle({ body, authorize }) {
+        const given = { namespace: body.namespace, key: body.key, value: body.value };
+        const { filter, value } = await authorize("store:put", given);
+        const item = { ...given, ...changesOf("store:put", StorePut, { given, left: value }) };
+        await new StoreAccess(store, filter).put(item, () =>
+          store.put(item.namespace, item.key, item.value),
+        );
         return new Response(null, { status: 204 });
       },
     }),
@@ -35,8 +43,12 @@ export function storeRoutes(deps: { store: BaseStore }): Route[] {
       permission: "store:get",
       query: StoreGetQuery,
       answer: { status: 200, description: "The item", schema: Item.nullable() },
-      async handle({ query }) {
-        const item = await store.get(query.namespace, query.key);
+      value: "by-route",
+      async handle({ query, authorize }) {
+        const given = { namespace: query.namespace, key: query.key };
+        const { filter, value } = await authorize("store:get", given);
+        const at = { ...given, ...changesOf("store:get", StoreDelete, { given, left: value }) };
+        const item = await new StoreAccess(store, filter).get(at.namespace, at.key);
         return { json: item ? toItem(item) : null };
       },
     }),
@@ -48,8 +60,12 @@ export function storeRoutes(deps: { store: BaseStore }): Route[] {
       permission: "store:delete",
       body: StoreDelete,
       answer: { status: 204, description: "Deleted, or there was none" },
-      async handle({ body }) {
-        await store.delete(body.namespace, body.key);
+      value: "by-route",
+      async handle({ body, authorize }) {
+        const given = { namespace: body.namespace, key: body.key };
+        const { filter, value } = await authorize("store:delete", given);
+        const at = { ...given, ...changesOf("store:delete", StoreDelete, { given, left: value }) };
+        await new StoreAccess(store, filter).delete(at.namespace, at.key);
         return new Response(null, { status: 204 });
       },
     }),
@@ -65,12 +81,18 @@ export function storeRoutes(deps: { store: BaseStore }): Route[] {
         description: "The items",
         schema: z.object({ items: z.array(Item.extend({ score: z.number().nullable() })) }),
       },
-      async handle({ body }) {
-        const items = await store.search(body.namespace_prefix, {
-          limit: body.limit,
-          offset: body.offset,
-          ...(body.filter && { filter: body.filter }),
-          ...(body.query !== undefined && { query: body.query }),
+      value: "by-route",
+      async handle({ body, authorize }) {
+        const { namespace_prefix: namespace, filter: wanted, limit, offset, query } = body;
+        const given = { namespace, filter: wanted, limit, offset, query };
+        const { filter, value } = await authorize("store:search", given);
+        const fields = StoreSearch.extend({ namespace: StoreSearch.shape.namespace_prefix });
+        const asked = { ...given, ...changesOf("store:search", fields, { given, left: value }) };
+        const items = await new StoreAccess(store, filter).search(asked.namespace, {
+          limit: asked.limit,
+          offset: asked.offset,
+          ...(asked.filter && { filter: asked.filter }),
+          ...(asked.query !== undefined && { query: asked.query }),
         });
         return {
           json: { items: items.map((item) => ({ ...toItem(item), score: item.score ?? null })) },
@@ -89,13 +111,20 @@ export function storeRoutes(deps: { store: BaseStore }): Route[] {
         description: "The namespaces",
         schema: z.object({ namespaces: z.array(z.array(z.string())) }),
       },
-      async handle({ body }) {
-        const namespaces = await store.listNamespaces({
-          limit: body.limit,
-          offset: body.offset,
-          ...(body.prefix && { prefix: body.prefix }),
-          ...(body.suffix && { suffix: body.suffix }),
-          ...(body.max_depth !== undefined && { maxDepth: body.max_depth }),
+      value: "by-route",
+      async handle({ body, authorize }) {
+        const { prefix: namespace, suffix, max_depth, limit, offset } = body;
+        const given = { namespace, suffix, max_depth, limit, offset };
+        const event = "store:list_namespaces";
+        const { filter, value } = await authorize(event, given);
+        const fields = StoreNamespaces.extend({ namespace: StoreNamespaces.shape.prefix });
+        const asked = { ...given, ...changesOf(event, fields, { given, left: value }) };
+        const namespaces = await new StoreAccess(store, filter).listNamespaces({
+          limit: asked.limit,
+          offset: asked.offset,
+          ...(asked.namespace && { prefix: asked.namespace }),
+          ...(asked.suffix && { suffix: asked.suffix }),
+          ...(asked.max_depth !== undefined && { maxDepth: asked.max_depth }),
         });
         return { json: { namespaces } };
       },

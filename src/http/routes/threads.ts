@@ -15,7 +15,9 @@ import {
   ThreadPatch,
   ThreadSearch,
 } from "../../protocol/threads.ts";
+import type { Filter } from "../../protocol/filters.ts";
 import type { ThreadRepository } from "../../storage/threads.ts";
+import { assertWithin, changesOf } from "../authorization.ts";
 import { toPage } from "../pagination.ts";
 import { route, type Route } from "../route.ts";
 
@@ -33,17 +35,19 @@ const answerState = { status: 200, description: "The state" };
 
 /** `/threads` without their runs. */
 export function threadRoutes(deps: { threads: ThreadRepository; states: ThreadStates }): Route[] {
-  const get = async (threadId: string): Promise<Thread> => {
-    const thread = await deps.threads.get(threadId);
+  const get = async (threadId: string, filter: Filter | undefined): Promise<Thread> => {
+    const thread = await deps.threads.get(threadId, filter);
     if (!thread) throw new ServerError("not_found", `Thread with ID ${threadId} not found`);
     return thread;
   };
   return [...resourceRoutes(deps, get), ...stateRoutes(deps, get)];
 }
 
+type Get = (threadId: string, filter: Filter | undefined) => Promise<Thread>;
+
 function resourceRoutes(
   deps: { threads: ThreadRepository; states: ThreadStates },
-  get: (threadId: string) => Promise<Thread>,
+  get: Get,
 ): Route[] {
   return [
     route({
@@ -53,15 +57,20 @@ function resourceRoutes(
       tag: "Threads",
       permission: "threads:create",
       body: ThreadCreate,
+      value: ({ body }) => ({
+        thread_id: body["thread_id"],
+        metadata: body["metadata"],
+        if_exists: body["if_exists"],
+      }),
       answer: { status: 200, description: "The thread", schema: Thread },
-      async handle({ body }) {
+      async handle({ body, filter }) {
         const id = body.thread_id ?? uuid7();
         const created = await deps.threads.create(id, body.metadata ?? {});
         if (created) return { json: created };
-        if (body.if_exists === "raise") {
-          throw new ServerError("already_exists", "Thread already exists");
-        }
-        return { json: await get(id) };
+        const existing =
+          body.if_exists === "do_nothing" ? await deps.threads.get(id, filter) : undefined;
+        if (existing) return { json: existing };
+        throw new ServerError("already_exists", "Thread already exists");
       },
     }),
     route({
@@ -71,9 +80,17 @@ function resourceRoutes(
       tag: "Threads",
       permission: "threads:search",
       body: ThreadSearch,
+      value: ({ body }) => ({
+        metadata: body["metadata"],
+        ids: body["ids"],
+        status: body["status"],
+        values: body["values"],
+        limit: body["limit"],
+        offset: body["offset"],
+      }),
       answer: { status: 200, description: "A page of threads", schema: z.array(Thread) },
-      async handle({ body }) {
-        const { threads, total } = await deps.threads.search(body);
+      async handle({ body, filter }) {
+        const { threads, total } = await deps.threads.search(body, filter);
         return toPage(threads, total, body);
       },
     }),
@@ -84,8 +101,13 @@ function resourceRoutes(
       tag: "Threads",
       permission: "threads:search",
       body: ThreadFilter,
+      value: ({ body }) => ({
+        metadata: body["metadata"],
+        values: body["values"],
+        status: body["status"],
+      }),
       answer: { status: 200, description: "How many there are", schema: z.int() },
-      handle: async ({ body }) => ({ json: await deps.threads.count(body) }),
+      handle: async ({ body, filter }) => ({ json: await deps.threads.count(body, filter) }),
     }),
     route({
       method: "get",
@@ -95,7 +117,7 @@ function resourceRoutes(
       permission: "threads:read",
       params: Params,
       answer: { status: 200, description: "The thread", schema: Thread },
-      handle: async ({ params }) => ({ json: await get(params.thread_id) }),
+      handle: async ({ params, filter }) => ({ json: await get(params.thread_id, filter) }),
     }),
     route({
       method: "patch",
@@ -105,9 +127,13 @@ function resourceRoutes(
       permission: "threads:update",
       params: Params,
       body: ThreadPatch,
+      value: ({ params, body }) => ({
+        thread_id: params["thread_id"],
+        metadata: body["metadata"],
+      }),
       answer: { status: 200, description: "The thread", schema: Thread },
-      async handle({ params, body, headers }) {
-        const thread = await deps.threads.patch(params.thread_id, body.metadata ?? {});
+      async handle({ params, body, headers, filter }) {
+        const thread = await deps.threads.patch(params.thread_id, body.metadata ?? {}, filter);
         if (!thread) {
           throw new ServerError("not_found", `Thread with ID ${params.thread_id} not found`);
         }
@@ -123,10 +149,22 @@ function resourceRoutes(
       summary: "Copy a thread with its history",
       tag: "Threads",
       permission: "threads:create",
+      value: "by-route",
       params: Params,
       answer: { status: 200, description: "The copy", schema: Thread },
-      async handle({ params }) {
-        const copy = await deps.states.copy((await get(params.thread_id)).thread_id);
+      async handle({ params, authorize }) {
+        const read = await authorize("threads:read", { thread_id: params.thread_id });
+        const { thread_id, metadata } = await get(params.thread_id, read.filter);
+        const event = "threads:create";
+        const given = { thread_id: uuid7(), metadata };
+        const { filter, value } = await authorize(event, given);
+        const changes = changesOf(event, ThreadPatch, { given, left: value });
+        assertWithin(filter, event, changes.metadata);
+        const copy = await deps.states.copy(
+          thread_id,
+          given.thread_id,
+          changes.metadata ?? metadata,
+        );
         if (copy) return { json: copy };
         throw new ServerError("not_found", `Thread with ID ${params.thread_id} not found`);
       },
@@ -139,8 +177,8 @@ function resourceRoutes(
       permission: "threads:delete",
       params: Params,
       answer: { status: 204, description: "Deleted" },
-      async handle({ params }) {
-        const deleted = await deps.states.delete(params.thread_id);
+      async handle({ params, filter }) {
+        const deleted = await deps.states.delete(params.thread_id, filter);
         if (deleted) return new Response(null, { status: 204 });
         throw new ServerError("not_found", `Thread with ID ${params.thread_id} not found`);
       },
@@ -148,10 +186,7 @@ function resourceRoutes(
   ];
 }
 
-function stateRoutes(
-  deps: { states: ThreadStates },
-  get: (threadId: string) => Promise<Thread>,
-): Route[] {
+function stateRoutes(deps: { states: ThreadStates }, get: Get): Route[] {
   return [
     route({
       method: "get",
@@ -162,8 +197,9 @@ function stateRoutes(
       params: Params,
       query: StateQuery,
       answer: answerState,
-      async handle({ params, query }) {
-        const state = await deps.states.read(await get(params.thread_id), undefined, query);
+      async handle({ params, query, filter }) {
+        const thread = await get(params.thread_id, filter);
+        const state = await deps.states.read(thread, undefined, query);
         return { json: selectFields(state, query.select) };
       },
     }),
@@ -176,9 +212,11 @@ function stateRoutes(
       params: StateParams,
       query: StateQuery,
       answer: answerState,
-      async handle({ params, query }) {
+      value: ({ params }) => ({ thread_id: params["thread_id"] }),
+      async handle({ params, query, filter }) {
         const { thread_id, checkpoint_id } = params;
-        const state = await deps.states.read(await get(thread_id), { checkpoint_id }, query);
+        const thread = await get(thread_id, filter);
+        const state = await deps.states.read(thread, { checkpoint_id }, query);
         return { json: selectFields(state, query.select) };
       },
     }),
@@ -191,8 +229,9 @@ function stateRoutes(
       params: Params,
       body: StateRead,
       answer: answerState,
-      async handle({ params, body }) {
-        const state = await deps.states.read(await get(params.thread_id), body.checkpoint, body);
+      async handle({ params, body, filter }) {
+        const thread = await get(params.thread_id, filter);
+        const state = await deps.states.read(thread, body.checkpoint, body);
         return { json: selectFields(state, body.select) };
       },
     }),
@@ -205,8 +244,8 @@ function stateRoutes(
       params: Params,
       body: StateUpdate,
       answer: { status: 200, description: "The new checkpoint" },
-      handle: async ({ params, body }) => ({
-        json: await deps.states.update(await get(params.thread_id), body),
+      handle: async ({ params, body, filter }) => ({
+        json: await deps.states.update(await get(params.thread_id, filter), body),
       }),
     }),
     route({
@@ -218,8 +257,8 @@ function stateRoutes(
       params: Params,
       query: HistoryQuery,
       answer: { status: 200, description: "The states" },
-      handle: async ({ params, query }) => ({
-        json: await deps.states.history(await get(params.thread_id), query),
+      handle: async ({ params, query, filter }) => ({
+        json: await deps.states.history(await get(params.thread_id, filter), query),
       }),
     }),
     route({
@@ -231,8 +270,9 @@ function stateRoutes(
       params: Params,
       body: HistoryRequest,
       answer: { status: 200, description: "The states" },
-      async handle({ params, body }) {
-        const states = await deps.states.history(await get(params.thread_id), body);
+      async handle({ params, body, filter }) {
+        const thread = await get(params.thread_id, filter);
+        const states = await deps.states.history(thread, body);
         return { json: states.map((state) => selectFields(state, body.select)) };
       },
     }),

@@ -1,0 +1,86 @@
+import { v7 as uuid7 } from "@langchain/core/utils/uuid";
+import { toAssistantId, type RunEngine, type RunRequest } from "../engine/runs.ts";
+import { RunCreate } from "../protocol/runs.ts";
+import type { RunRecord } from "../storage/runs.ts";
+import { assertWithin, changesOf } from "./authorization.ts";
+import type { RouteRequest } from "./route.ts";
+
+/** What of a request a run is started with. */
+export type Caller = Pick<
+  RouteRequest<unknown, unknown, unknown>,
+  "principal" | "headers" | "baseUrl" | "authorize"
+>;
+
+/** Starts a run for the one who asks, if the `on` handlers let them: every way to a run goes through here. */
+export async function startRun(
+  engine: RunEngine,
+  caller: Caller,
+  run: { threadId: string | undefined; body: RunCreate; trigger?: string },
+): Promise<RunRecord> {
+  const { threadId } = run;
+  const runId = uuid7();
+  const { body, filter } = await authorizeRun(caller, { ...run, runId });
+  return engine.create(threadId, body, {
+    ...toRunRequest(caller, run.trigger ?? "api"),
+    runId,
+    threadFilter: filter,
+  });
+}
+
+/** A run request that no event was asked about, for looking up what a run would need. */
+export function toRunRequest(caller: Caller, trigger: string): RunRequest {
+  const { principal, headers, baseUrl, authorize } = caller;
+  return {
+    principal,
+    headers,
+    baseUrl,
+    trigger,
+    threadFilter: undefined,
+    assistantFilter: async (assistantId) =>
+      (await authorize("assistants:read", { assistant_id: assistantId })).filter,
+  };
+}
+
+/** Asks `threads:create_run`, with the run's other fields as `kwargs`, as the SDK's handlers know it. */
+async function authorizeRun(
+  { authorize }: Caller,
+  run: { threadId: string | undefined; body: RunCreate; runId: string },
+) {
+  const event = "threads:create_run";
+  const { assistant_id, metadata, multitask_strategy, if_not_exists, after_seconds, ...kwargs } =
+    run.body;
+  const given = {
+    thread_id: run.threadId,
+    assistant_id: toAssistantId(assistant_id),
+    run_id: run.runId,
+    status: "pending",
+    metadata: metadata ?? {},
+    prevent_insert_if_inflight: multitask_strategy === "reject",
+    multitask_strategy,
+    if_not_exists,
+    after_seconds: after_seconds ?? 0,
+    kwargs,
+  };
+  const { filter, value } = await authorize(event, given);
+  if (value === given) return { filter, body: run.body };
+  const { kwargs: leftKwargs, ...left } = value;
+  const { kwargs: _kwargs, ...own } = given;
+  const inner = toKwargs(leftKwargs);
+  const body: RunCreate = {
+    ...run.body,
+    ...changesOf(event, RunCreate, { given: own, left }),
+    ...changesOf(event, RunCreate, { given: { ...emptied(inner), ...kwargs }, left: inner }),
+  };
+  assertWithin(filter, event, body.metadata);
+  return { filter, body };
+}
+
+function toKwargs(value: unknown): Record<string, unknown> {
+  if (typeof value === "object" && value !== null) return Object.fromEntries(Object.entries(value));
+  throw new TypeError("The on handler for threads:create_run took value.kwargs away.");
+}
+
+/** The same names without values, so that a field which the handler added counts as changed. */
+function emptied(record: Record<string, unknown>): Record<string, undefined> {
+  return Object.fromEntries(Object.keys(record).map((name) => [name, undefined]));
+}
