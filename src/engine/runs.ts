@@ -111,30 +111,45 @@ export class RunEngine {
   }
 
   /**
+   * A run as it would be written, checked but not written; `threadId` undefined is a run without a thread.
+   * Throws `not_found` (assistant, graph), `graph_unavailable`, and `invalid_request` for what such a run
+   * cannot do.
+   */
+  async prepare(
+    threadId: string | undefined,
+    body: RunCreate,
+    request: RunRequest,
+  ): Promise<NewRun> {
+    const assistant = await this.assistantForRun(body.assistant_id, request);
+    this.#assertGraph(assistant.graph_id);
+    if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
+    const temporary = threadId === undefined && body.on_completion === "delete";
+    if (temporary) assertNoThreadNeeded(body);
+    const run = toNewRun({ threadId: threadId ?? uuid7(), temporary, body, assistant, request });
+    run.origin.trace = placeTrace(this.#options.observer, run);
+    return run;
+  }
+
+  /**
    * Writes and queues a run, and starts it at once if this process has a free slot and the thread is free.
-   * `threadId` undefined is a run without a thread. Throws `not_found` (assistant, graph, thread),
-   * `graph_unavailable`, and `run_rejected` on a busy thread with strategy `reject`.
+   * Throws what `prepare` throws, `not_found` for the thread, and `run_rejected` on a busy thread with strategy
+   * `reject`.
    */
   async create(
     threadId: string | undefined,
     body: RunCreate,
     request: RunRequest,
   ): Promise<RunRecord> {
-    const assistant = await this.assistantForRun(body.assistant_id, request);
-    this.#assertGraph(assistant.graph_id);
-    if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
-    const temporary = threadId === undefined && body.on_completion === "delete";
-    if (temporary) assertNoThreadNeeded(body);
-    const id = threadId ?? uuid7();
-    const makesThread = !temporary && (threadId === undefined || body.if_not_exists === "create");
+    const asked = await this.prepare(threadId, body, request);
+    const id = asked.thread_id;
+    const makesThread =
+      !asked.temporary && (threadId === undefined || body.if_not_exists === "create");
     const made = makesThread && (await this.#options.threads.create(id, body.metadata ?? {}));
     // The filter is about threads of others; it has no say about the one that this request has made.
-    const filter = made ? undefined : request.threadFilter;
+    if (made) asked.filter = undefined;
     const claim = body.after_seconds ? undefined : this.#options.worker.reserve();
     try {
-      const asked = toNewRun({ threadId: id, temporary, body, assistant, request, filter, claim });
-      asked.origin.trace = placeTrace(this.#options.observer, asked);
-      const created = await this.#options.runs.create(asked);
+      const created = await this.#options.runs.create({ ...asked, claim });
       if (created.kind === "thread_missing") {
         throw new ServerError("not_found", `Thread with ID ${id} not found`);
       }
@@ -144,20 +159,24 @@ export class RunEngine {
           "Thread is already running a task. Wait for it to finish or choose a different multitask strategy.",
         );
       }
-      const { run } = created;
-      if (run.status === "running") {
-        this.#options.worker.start(run, created.emptyThread);
-      } else {
-        this.#options.notify({ kind: "run" });
-        this.#options.worker.poke();
+      if (created.run.status === "running") {
+        this.#options.worker.start(created.run, created.emptyThread);
       }
-      if (body.multitask_strategy === "interrupt" || body.multitask_strategy === "rollback") {
-        await this.#stopOthers(run, body.multitask_strategy);
-      }
-      return run;
+      await this.announce(created.run);
+      return created.run;
     } finally {
       if (claim) this.#options.worker.unreserve();
     }
+  }
+
+  /** Tells the workers of a run that was written and waits, and stops the runs that it is to replace. */
+  async announce(run: RunRecord): Promise<void> {
+    if (run.status === "pending") {
+      this.#options.notify({ kind: "run" });
+      this.#options.worker.poke();
+    }
+    const { multitask_strategy: strategy } = run;
+    if (strategy === "interrupt" || strategy === "rollback") await this.#stopOthers(run, strategy);
   }
 
   /**
@@ -304,8 +323,6 @@ function toNewRun(options: {
   body: RunCreate;
   assistant: Assistant;
   request: RunRequest;
-  filter: Filter | undefined;
-  claim: NewRun["claim"];
 }): NewRun {
   const { threadId, temporary, body, assistant, request } = options;
   const own = assistant.config as RunKwargs["config"];
@@ -342,8 +359,8 @@ function toNewRun(options: {
     temporary,
     origin: toOrigin(temporary, body, assistant, request),
     afterSeconds: body.after_seconds ?? 0,
-    filter: options.filter,
-    claim: options.claim,
+    filter: request.threadFilter,
+    claim: undefined,
   };
 }
 
