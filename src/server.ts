@@ -4,6 +4,7 @@ import { loadAuth } from "./auth/load.ts";
 import { toModuleReference } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
 import { AssistantGraphs } from "./engine/assistants.ts";
+import { Crons } from "./engine/crons.ts";
 import { EventLog } from "./engine/event-log.ts";
 import { Feedback } from "./engine/feedback.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
@@ -26,6 +27,7 @@ import { createMetrics } from "./observability/metrics.ts";
 import type { Observer } from "./observability/observer.ts";
 import { createAssistantRepository, type AssistantRepository } from "./storage/assistants.ts";
 import { openCheckpoints } from "./storage/checkpoints.ts";
+import { createCronRepository } from "./storage/crons.ts";
 import { toJson } from "./storage/json.ts";
 import { migrate } from "./storage/migrate.ts";
 import { openDatabase } from "./storage/open.ts";
@@ -166,6 +168,9 @@ async function compose(
     graphs: () => graphs,
     runs: engine,
   });
+  const cronRows = createCronRepository(database);
+  const crons = new Crons({ crons: cronRows, runs: engine, log });
+  closers.push(() => crons.close());
   const sweeper = new Sweeper({ runs, events: runEvents, log });
   closers.push(() => sweeper.close());
 
@@ -175,6 +180,8 @@ async function compose(
     threads,
     runs,
     engine,
+    crons,
+    cronRows,
     states,
     drawings: new AssistantGraphs({ graphs: () => graphs, store }),
     feedback,
@@ -200,6 +207,7 @@ async function compose(
     log.warn({ runs: recovered.length }, "runs that were cut off go on where they stopped");
   }
   worker.open();
+  crons.open();
   sweeper.open();
   closers.push(() => worker.drain(0));
   const { http, port } = await listen(app.fetch, config, log);
@@ -208,6 +216,7 @@ async function compose(
   const close = async (graceMs: number): Promise<void> => {
     const stopped = new Promise((resolve) => http.close(resolve));
     http.closeIdleConnections();
+    await crons.close();
     await worker.drain(graceMs);
     http.closeAllConnections();
     await stopped;
@@ -351,7 +360,7 @@ function toInfo(parts: {
     version,
     langgraph_js_version: langgraphVersion,
     context: "js",
-    flags: { assistants: true, crons: false, langsmith: false, langsmith_tracing_replicas: false },
+    flags: { assistants: true, crons: true, langsmith: false, langsmith_tracing_replicas: false },
     server: "aegra",
     database: database.kind,
     graphs: {

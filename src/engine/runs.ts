@@ -113,15 +113,16 @@ export class RunEngine {
   /**
    * A run as it would be written, checked but not written; `threadId` undefined is a run without a thread.
    * Throws `not_found` (assistant, graph), `graph_unavailable`, and `invalid_request` for what such a run
-   * cannot do.
+   * cannot do. With `whateverGraph` a run whose graph is not here is accepted, and fails when it is executed.
    */
   async prepare(
     threadId: string | undefined,
     body: RunCreate,
     request: RunRequest,
+    { whateverGraph = false } = {},
   ): Promise<NewRun> {
     const assistant = await this.assistantForRun(body.assistant_id, request);
-    this.#assertGraph(assistant.graph_id);
+    if (!whateverGraph) this.#assertGraph(assistant.graph_id);
     if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
     const temporary = threadId === undefined && body.on_completion === "delete";
     if (temporary) assertNoThreadNeeded(body);

@@ -5,6 +5,7 @@ import { allowAll, createAuthorize } from "../auth/authorize.ts";
 import type { Principal } from "../auth/principal.ts";
 import type { CorsConfig } from "../config/schema.ts";
 import type { AssistantGraphs } from "../engine/assistants.ts";
+import type { Crons } from "../engine/crons.ts";
 import type { Feedback } from "../engine/feedback.ts";
 import type { RunEngine } from "../engine/runs.ts";
 import type { ThreadStates } from "../engine/threads.ts";
@@ -14,6 +15,7 @@ import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
 import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import type { AssistantRepository } from "../storage/assistants.ts";
+import type { CronRepository } from "../storage/crons.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import { authorizeRoute } from "./authorization.ts";
@@ -23,6 +25,7 @@ import { toOpenApi } from "./openapi.ts";
 import { toProblemResponse } from "./problem.ts";
 import type { Route, RouteAnswer } from "./route.ts";
 import { assistantRoutes } from "./routes/assistants.ts";
+import { cronRoutes } from "./routes/crons.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
 import { mcpRoutes } from "./routes/mcp.ts";
 import { metaRoutes } from "./routes/meta.ts";
@@ -37,6 +40,8 @@ export interface AppDeps {
   threads: ThreadRepository;
   runs: RunRepository;
   engine: RunEngine;
+  crons: Crons;
+  cronRows: CronRepository;
   states: ThreadStates;
   drawings: AssistantGraphs;
   feedback: Feedback;
@@ -67,6 +72,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...threadRoutes({ threads: deps.threads, states: deps.states }),
     ...runRoutes(deps),
     ...runBatchRoutes(deps),
+    ...cronRoutes(deps),
     ...feedbackRoutes(deps),
     ...storeRoutes({ store: deps.store }),
     ...mcpRoutes(deps),

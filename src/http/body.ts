@@ -1,5 +1,5 @@
 import type { Context } from "hono";
-import type { z } from "zod";
+import { z } from "zod";
 import { ServerError } from "../errors.ts";
 
 /** How deep a body may be nested; what is deeper is an attack on somebody's recursion. */
@@ -26,7 +26,7 @@ export async function readBody<T extends z.ZodType>(
     );
   }
   if (text.includes("\\u0000") || text.includes("\0")) assertStorable(value, []);
-  return validate(schema, withoutNulls(value), "body");
+  return validate(schema, withoutNulls(value, schema), "body");
 }
 
 /** Validates path or query parameters. Throws `unsupported_field` and `invalid_request`. */
@@ -160,8 +160,19 @@ function assertStorable(value: unknown, path: string[]): void {
   }
 }
 
-/** Clients send null for an option they leave out. Only at the top: deeper, null is a value. */
-function withoutNulls(value: unknown): unknown {
+/**
+ * Clients send null for an option they leave out. Only at the top: deeper, null is a value, and so it is for
+ * an option whose schema has a meaning for it.
+ */
+function withoutNulls(value: unknown, schema: z.ZodType): unknown {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).filter(([, item]) => item !== null));
+  const shape: Record<string, z.ZodType> = schema instanceof z.ZodObject ? schema.shape : {};
+  return Object.fromEntries(
+    Object.entries(value).filter(([key, item]) => item !== null || isNullable(shape[key])),
+  );
+}
+
+function isNullable(schema: z.ZodType | undefined): boolean {
+  if (schema instanceof z.ZodOptional) return isNullable(schema.unwrap() as z.ZodType);
+  return schema instanceof z.ZodNullable;
 }

@@ -48,7 +48,7 @@ export interface Route {
   /** In Hono's form: `/threads/:thread_id`. */
   path: string;
   summary: string;
-  tag: "Assistants" | "Threads" | "Runs" | "Store" | "MCP" | "A2A" | "Meta";
+  tag: "Assistants" | "Threads" | "Runs" | "Crons" | "Store" | "MCP" | "A2A" | "Meta";
   /** Who may not even authenticate is not let in; who may, is asked about with this event. */
   permission: Permission;
   /**

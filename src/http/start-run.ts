@@ -42,7 +42,7 @@ export function toRunRequest(caller: Caller, trigger: string): RunRequest {
 }
 
 /** Asks `threads:create_run`, with the run's other fields as `kwargs`, as the SDK's handlers know it. */
-async function authorizeRun(
+export async function authorizeRun(
   { authorize }: Caller,
   run: { threadId: string | undefined; body: RunCreate; runId: string },
 ) {

@@ -76,6 +76,19 @@ async function deleteThread(
   return true;
 }
 
+/** Creates a thread, alone or as part of a transaction; `undefined` if one with this id exists already. */
+export async function insertThread(
+  database: Queryable,
+  thread: { threadId: string; metadata: unknown },
+): Promise<Thread | undefined> {
+  const { rows } = await database.query<Thread>(
+    `INSERT INTO threads (thread_id, metadata) VALUES ($1, $2)
+     ON CONFLICT (thread_id) DO NOTHING RETURNING ${COLUMNS}`,
+    [thread.threadId, toJson(thread.metadata)],
+  );
+  return rows[0];
+}
+
 export function createThreadRepository(database: Database): ThreadRepository {
   const where = (
     search: ThreadFilter & { ids?: string[] | undefined },
@@ -90,14 +103,7 @@ export function createThreadRepository(database: Database): ThreadRepository {
   };
 
   return {
-    async create(threadId, metadata) {
-      const { rows } = await database.query<Thread>(
-        `INSERT INTO threads (thread_id, metadata) VALUES ($1, $2)
-         ON CONFLICT (thread_id) DO NOTHING RETURNING ${COLUMNS}`,
-        [threadId, toJson(metadata)],
-      );
-      return rows[0];
-    },
+    create: (threadId, metadata) => insertThread(database, { threadId, metadata }),
 
     async get(threadId, filter) {
       const { rows } = await database.query<Thread>(

@@ -1,0 +1,29 @@
+-- Crons. `next_run_date` is the truth about what is due: whoever moves it on has fired the cron.
+CREATE TABLE crons (
+  cron_id uuid PRIMARY KEY,
+  assistant_id uuid NOT NULL REFERENCES assistants ON DELETE CASCADE,
+  -- NULL: each run has a thread of its own, or none.
+  thread_id uuid REFERENCES threads ON DELETE CASCADE,
+  schedule text NOT NULL,
+  -- A name of the IANA database; NULL is UTC.
+  timezone text,
+  enabled boolean NOT NULL DEFAULT true,
+  end_time timestamptz,
+  on_run_completed text CHECK (on_run_completed IN ('delete', 'keep')),
+  -- The fields of the runs it makes, as the client sent them.
+  payload json NOT NULL,
+  metadata jsonb NOT NULL DEFAULT '{}',
+  user_id text,
+  -- Who made it, as the authentication handler said, and how the server was reached: what its runs carry.
+  origin json NOT NULL DEFAULT '{}',
+  -- NULL: it will not fire again as it is.
+  next_run_date timestamptz,
+  -- Until when the process that took a due cron has it for itself, so that processes share the due ones.
+  claimed_until timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX crons_due ON crons (next_run_date) WHERE enabled AND next_run_date IS NOT NULL;
+CREATE INDEX crons_assistant ON crons (assistant_id);
+CREATE INDEX crons_thread ON crons (thread_id) WHERE thread_id IS NOT NULL;
+CREATE INDEX crons_metadata ON crons USING gin (metadata jsonb_path_ops);
