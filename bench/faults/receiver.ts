@@ -13,7 +13,8 @@ import { answer } from "../child.ts";
 export type Question =
   | { what: "open" }
   | { what: "behave"; behaviour: Behaviour | { kind: "refuse" } | { kind: "flap" } }
-  | { what: "check"; traceIds: string[] }
+  /** `names`: the spans each trace should have, if not those of the traced project. */
+  | { what: "check"; traceIds: string[]; names?: string[] }
   | { what: "clear" };
 
 export interface Checked {
@@ -55,7 +56,7 @@ answer(async (question: Question) => {
     case "behave":
       return behave(question.behaviour);
     case "check":
-      return check(question.traceIds);
+      return check(question.traceIds, question.names);
     case "clear":
       receiver?.clear();
       earlier = [];
@@ -105,7 +106,7 @@ function countDifferent(of: LangfuseReceiver): number {
   return of.violations().filter((text) => text.includes("not the same")).length;
 }
 
-function check(traceIds: readonly string[]): Checked {
+function check(traceIds: readonly string[], names?: readonly string[]): Checked {
   const spans = [...earlier, ...(receiver?.spans ?? [])];
   const unique = new Set(spans.map((span) => `${span.traceId}/${span.spanId}`));
   const unequal = different + (receiver === undefined ? 0 : countDifferent(receiver));
@@ -114,6 +115,6 @@ function check(traceIds: readonly string[]): Checked {
     duplicates: spans.length - unique.size - unequal,
     different: unequal,
     requests: requests + (receiver?.attempts() ?? 0),
-    missing: missing(spans, traceIds),
+    missing: missing(spans, traceIds, names),
   };
 }

@@ -75,7 +75,7 @@ async function modifiedAt(path: string): Promise<number> {
   );
 }
 
-async function openServer(folder: string): Promise<PostgresServer> {
+async function openServer(folder: string): Promise<Pick<PostgresServer, "url" | "stop">> {
   const url = process.env["DATABASE_URL"];
   return url ? { url, stop: async () => {} } : startPostgres(folder);
 }

@@ -11,6 +11,10 @@ import { Client } from "pg";
 export interface PostgresServer {
   /** The administrator's URL. */
   url: string;
+  /** The process all others of the server are children of. */
+  pid: () => Promise<number>;
+  /** Ends every connection, stops the server, and starts it again with its data. */
+  restart: () => Promise<void>;
   /** Stops the server and removes its data. */
   stop: () => Promise<void>;
 }
@@ -51,10 +55,23 @@ export async function startPostgres(
     stdio: ["pipe", "pipe", "inherit"],
   });
   const exited = once(child, "exit");
-  const [line] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
-  if (line !== "ready") throw new Error(`PostgreSQL did not start: ${line}`);
+  const lines = createInterface({ input: child.stdout });
+  const whenReady = async (): Promise<void> => {
+    const [line] = (await once(lines, "line")) as [string];
+    if (line !== "ready") throw new Error(`PostgreSQL did not start: ${line}`);
+  };
+  await whenReady();
   return {
     url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`,
+    pid: async () => {
+      const file = await readFile(join(options.databaseDir, "postmaster.pid"), "utf8");
+      return Number(file.split("\n")[0]);
+    },
+    restart: async () => {
+      const ready = whenReady();
+      child.stdin.write("restart\n");
+      await ready;
+    },
     stop: async () => {
       child.stdin.end();
       await exited;

@@ -80,8 +80,12 @@ export async function runOnce(server: ChildServer, graph: "quick" | "slow"): Pro
   return runId.replaceAll("-", "");
 }
 
-/** What is missing of these traces, as sentences; empty if each has its root and all its nodes. */
-export function missing(spans: readonly ReceivedSpan[], traceIds: readonly string[]): string[] {
+/** What is missing of these traces, as sentences; empty if each has its root and the named spans. */
+export function missing(
+  spans: readonly ReceivedSpan[],
+  traceIds: readonly string[],
+  expected: readonly string[] = SPANS,
+): string[] {
   const byTrace = new Map<string, Map<string, ReceivedSpan>>();
   for (const span of spans) {
     const trace = byTrace.get(span.traceId) ?? new Map<string, ReceivedSpan>();
@@ -93,7 +97,7 @@ export function missing(spans: readonly ReceivedSpan[], traceIds: readonly strin
     const names = new Set(trace.map((span) => span.name));
     return [
       ...(roots.length === 1 ? [] : [`${traceId}: ${roots.length} roots`]),
-      ...SPANS.filter((name) => !names.has(name)).map((name) => `${traceId}: no ${name}`),
+      ...expected.filter((name) => !names.has(name)).map((name) => `${traceId}: no ${name}`),
     ];
   });
 }
