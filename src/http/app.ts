@@ -24,6 +24,7 @@ import { crossOrigin } from "./middleware/cors.ts";
 import { toOpenApi } from "./openapi.ts";
 import { toProblemResponse } from "./problem.ts";
 import type { Route, RouteAnswer } from "./route.ts";
+import { a2aRoutes } from "./routes/a2a.ts";
 import { assistantRoutes } from "./routes/assistants.ts";
 import { cronRoutes } from "./routes/crons.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
@@ -76,6 +77,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...feedbackRoutes(deps),
     ...storeRoutes({ store: deps.store }),
     ...mcpRoutes(deps),
+    ...a2aRoutes(deps),
     ...metaRoutes({ info: deps.info, openapi: () => document }),
     ...metricsRoutes(deps),
   ];

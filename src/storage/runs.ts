@@ -121,6 +121,8 @@ export interface RunRepository {
     metadata?: Record<string, unknown> | undefined;
     filter: Filter | undefined;
   }): Promise<RunRecord[]>;
+  /** The first run on the thread after the one whose question it found; `undefined` if there is none. */
+  resumedBy(run: { run_id: string; thread_id: string }): Promise<RunRecord | undefined>;
   /** The pending and running runs of a thread, oldest first. */
   active(threadId: string): Promise<RunRecord[]>;
   /** The newest checkpoint of the run's thread that is not the run's own; `undefined` if there is none. */
@@ -204,6 +206,14 @@ export function createRunRepository(database: Queryable): RunRepository {
         conditions.params,
       );
       return rows;
+    },
+
+    async resumedBy(run) {
+      const { rows } = await database.query<RunRecord>(
+        `SELECT ${RUN_COLUMNS} FROM runs WHERE thread_id = $1 AND resumed_from = $2 ORDER BY position LIMIT 1`,
+        [run.thread_id, run.run_id],
+      );
+      return rows[0];
     },
 
     async active(threadId) {
