@@ -20,11 +20,14 @@ import {
 import type { A2ARequestHandler } from "@a2a-js/sdk/server";
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import type { AssistantGraphs } from "../../engine/assistants.ts";
-import type { RunEngine, RunRequest } from "../../engine/runs.ts";
+import type { RunEngine } from "../../engine/runs.ts";
 import type { Assistant } from "../../protocol/assistants.ts";
 import { Uuid } from "../../protocol/common.ts";
+import type { Filter } from "../../protocol/filters.ts";
 import { RunCreate } from "../../protocol/runs.ts";
 import type { RunRecord, RunRepository } from "../../storage/runs.ts";
+import type { ThreadRepository } from "../../storage/threads.ts";
+import { startRun, type Caller } from "../start-run.ts";
 import { toGraphInput, toResume } from "./messages.ts";
 import { toTaskStream } from "./stream.ts";
 import { isAtRest, toState, toTask, type TaskRuns } from "./tasks.ts";
@@ -36,9 +39,10 @@ const MAX_RUNS = 1_000;
 export interface A2aHandlerOptions {
   assistant: Assistant;
   card: AgentCard;
-  request: Omit<RunRequest, "trigger">;
+  caller: Caller;
   engine: RunEngine;
   runs: RunRepository;
+  threads: ThreadRepository;
   drawings: AssistantGraphs;
   /** Aborted when the client is gone. */
   signal: AbortSignal;
@@ -63,7 +67,7 @@ export class A2aHandler implements A2ARequestHandler {
     const wait = !params.configuration?.returnImmediately;
     const run = await this.#start(params, { stream: !wait });
     if (wait) await this.#options.engine.wait(run.latest, this.#options.signal);
-    const task = wait ? await this.#find(run.first.run_id) : run;
+    const task = wait ? await this.#load(run.first.run_id) : run;
     return toTask(task, params.configuration?.historyLength);
   }
 
@@ -75,7 +79,7 @@ export class A2aHandler implements A2ARequestHandler {
   }
 
   async *resubscribe({ id }: { id: string }): AsyncGenerator<StreamResponse, void, undefined> {
-    const runs = await this.#find(id);
+    const runs = await this.#find(id, "threads:read");
     if (isAtRest(toState(runs))) {
       throw new UnsupportedOperationError(
         `Task ${id} is not being worked on, so there is nothing to follow.`,
@@ -85,16 +89,16 @@ export class A2aHandler implements A2ARequestHandler {
   }
 
   async getTask(params: { id: string; historyLength?: number | undefined }): Promise<Task> {
-    return toTask(await this.#find(params.id), params.historyLength);
+    return toTask(await this.#find(params.id, "threads:read"), params.historyLength);
   }
 
   async cancelTask({ id }: { id: string }): Promise<Task> {
-    const runs = await this.#find(id);
+    const runs = await this.#find(id, "threads:update");
     if (isAtRest(toState(runs))) {
       throw new TaskNotCancelableError(`Task ${id} is not being worked on.`);
     }
     await this.#options.engine.cancel(runs.latest, "interrupt", { wait: true, reason: "user" });
-    return toTask(await this.#find(id), undefined);
+    return toTask(await this.#load(id), undefined);
   }
 
   async listTasks(params: {
@@ -108,22 +112,23 @@ export class A2aHandler implements A2ARequestHandler {
     if (params.contextId === "") {
       throw new UnsupportedOperationError("Tasks are listed by context: name a contextId.");
     }
+    const contextId = toContext(params.contextId);
+    const { caller, threads, runs } = this.#options;
+    const { filter } = await caller.authorize("threads:search", { thread_id: contextId });
+    const isThere = (await threads.get(contextId, filter)) !== undefined;
+    const all = isThere ? await runs.list(contextId, { limit: MAX_RUNS, offset: 0 }) : [];
     const after = params.statusTimestampAfter ? new Date(params.statusTimestampAfter) : undefined;
-    const all = await this.#options.runs.list(toContext(params.contextId), {
-      limit: MAX_RUNS,
-      offset: 0,
-    });
     const own = all.filter((run) => this.#isOwn(run) && !isAnswer(run));
     const tasks = (await Promise.all(own.map((run) => this.#withAnswers(run)))).filter(
-      (runs) =>
-        (params.status === TaskState.TASK_STATE_UNSPECIFIED || toState(runs) === params.status) &&
-        (after === undefined || runs.latest.updated_at >= after),
+      (task) =>
+        (params.status === TaskState.TASK_STATE_UNSPECIFIED || toState(task) === params.status) &&
+        (after === undefined || task.latest.updated_at >= after),
     );
     const offset = Number(params.pageToken || 0);
     const pageSize = Math.min(params.pageSize ?? 50, MAX_TASKS_PAGE);
     const next = offset + pageSize;
     return {
-      tasks: tasks.slice(offset, next).map((runs) => toTask(runs, params.historyLength)),
+      tasks: tasks.slice(offset, next).map((task) => toTask(task, params.historyLength)),
       nextPageToken: next < tasks.length ? String(next) : "",
       pageSize,
       totalSize: tasks.length,
@@ -168,7 +173,7 @@ export class A2aHandler implements A2ARequestHandler {
   }
 
   async #answer(message: Message, common: object): Promise<TaskRuns> {
-    const { first, latest, waits } = await this.#find(message.taskId);
+    const { first, latest, waits } = await this.#find(message.taskId, "threads:read");
     if (message.contextId !== "" && message.contextId !== first.thread_id) {
       throw new RequestMalformedError(`Task ${message.taskId} is of another context.`);
     }
@@ -183,24 +188,33 @@ export class A2aHandler implements A2ARequestHandler {
   }
 
   #create(threadId: string, body: object): Promise<RunRecord> {
-    const { engine, request } = this.#options;
-    return engine.create(threadId, RunCreate.parse(body), { ...request, trigger: "a2a" });
+    const { engine, caller } = this.#options;
+    return startRun(engine, caller, { threadId, body: RunCreate.parse(body), trigger: "a2a" });
   }
 
   #follow(runs: TaskRuns, historyLength: number | undefined) {
     const { engine, signal } = this.#options;
     return toTaskStream(runs, {
       events: engine.events(runs.latest, -1, signal),
-      ended: () => engine.wait(runs.latest, signal).then(() => this.#find(runs.first.run_id)),
+      ended: () => engine.wait(runs.latest, signal).then(() => this.#load(runs.first.run_id)),
       historyLength,
       signal,
     });
   }
 
-  async #find(taskId: string): Promise<TaskRuns> {
+  /** A task that the caller may have to do with. */
+  async #find(taskId: string, event: "threads:read" | "threads:update"): Promise<TaskRuns> {
     const id = Uuid.safeParse(taskId).data;
-    const run = id && (await this.#options.runs.get(id));
-    if (!run || !this.#isOwn(run)) throw new TaskNotFoundError(`Task not found: ${taskId}`);
+    const found = id === undefined ? undefined : await this.#options.runs.get(id, undefined);
+    if (!found || !this.#isOwn(found)) throw new TaskNotFoundError(`Task not found: ${taskId}`);
+    const { authorize } = this.#options.caller;
+    const { filter } = await authorize(event, { thread_id: found.thread_id });
+    return this.#load(found.run_id, filter);
+  }
+
+  async #load(taskId: string, filter?: Filter): Promise<TaskRuns> {
+    const run = await this.#options.runs.get(taskId, filter);
+    if (!run) throw new TaskNotFoundError(`Task not found: ${taskId}`);
     return this.#withAnswers(run);
   }
 
