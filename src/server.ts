@@ -36,6 +36,7 @@ import { createRunQueue } from "./storage/run-queue.ts";
 import { createRunRepository, type RunRecord } from "./storage/runs.ts";
 import { sharedSecret } from "./storage/secrets.ts";
 import { openStore, type StoreOptions } from "./storage/store.ts";
+import { createThreadStateRepository } from "./storage/thread-state.ts";
 import { createThreadRepository } from "./storage/threads.ts";
 
 /** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
@@ -162,6 +163,7 @@ async function compose(
     notify: (message) => mailbox.send(message),
   });
   const states = new ThreadStates({
+    states: createThreadStateRepository(database),
     threads,
     checkpoints,
     store,

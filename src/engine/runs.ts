@@ -21,6 +21,8 @@ import type { Worker } from "./worker.ts";
 /** How often a run in another process is looked at. */
 const LOOK_MS = 250;
 const ASSISTANT_NAMESPACE = "6ba7b821-9dad-11d1-80b4-00c04fd430c8";
+/** What of a config says where a run starts, which is for that run alone. */
+const PLACE = new Set(["checkpoint_id", "checkpoint_ns", "checkpoint_map"]);
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** The id of the assistant that every graph has: derived from the graph id, so that it is the same everywhere. */
@@ -273,6 +275,12 @@ export class RunEngine {
     this.#options.events.forget(run.run_id);
   }
 
+  /** Has the workers look for runs that were kept waiting. */
+  wake(): void {
+    this.#options.notify({ kind: "run" });
+    this.#options.worker.poke();
+  }
+
   /** Stops every run of a thread and waits until none is left. */
   async stopThread(threadId: string): Promise<void> {
     for (;;) {
@@ -346,7 +354,9 @@ function toNewRun(options: {
     on_disconnect: body.on_disconnect,
     feedback_keys: body.feedback_keys?.length ? body.feedback_keys : undefined,
   };
-  const { checkpoint_id: _place, ...settings } = config.configurable ?? {};
+  const settings = Object.fromEntries(
+    Object.entries(config.configurable ?? {}).filter(([key]) => !PLACE.has(key)),
+  );
   return {
     run_id: request.runId ?? uuid7(),
     thread_id: threadId,

@@ -68,3 +68,13 @@ function toItems(text: string): string[] {
   }
   return [text];
 }
+
+/** A value in a query string, as JSON. */
+export const QueryJson = z.string().transform((text, context): unknown => {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    context.addIssue("must be JSON");
+    return z.NEVER;
+  }
+});

@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { Checkpoint, Metadata, SortOrder, Uuid, page } from "./common.ts";
+import { Checkpoint, MAX_NAME_LENGTH, Metadata, SortOrder, Uuid, page } from "./common.ts";
+import { Command } from "./runs.ts";
 
 export const ThreadStatus = z.enum(["idle", "busy", "interrupted", "error"]);
 export type ThreadStatus = z.infer<typeof ThreadStatus>;
@@ -16,13 +17,31 @@ export const Thread = z.object({
   /** Pending interrupts by task id. */
   interrupts: z.record(z.string(), z.array(z.unknown())),
   error: z.unknown(),
+  /** What a search was asked to extract. */
+  extracted: z.record(z.string(), z.unknown()).optional(),
 });
 export type Thread = z.infer<typeof Thread>;
+
+/** What nodes would have written in one step: values, or a command. */
+export const Superstep = z.strictObject({
+  updates: z
+    .array(
+      z.strictObject({
+        values: z.unknown().optional(),
+        command: Command.nullish(),
+        as_node: z.string(),
+      }),
+    )
+    .min(1),
+});
+export type Superstep = z.infer<typeof Superstep>;
 
 export const ThreadCreate = z.strictObject({
   thread_id: Uuid.optional(),
   metadata: Metadata.optional(),
   if_exists: z.enum(["raise", "do_nothing"]).default("raise"),
+  /** The new thread's history, step by step; needs `metadata.graph_id`. */
+  supersteps: z.array(Superstep).max(1000).optional(),
 });
 export type ThreadCreate = z.infer<typeof ThreadCreate>;
 
@@ -30,6 +49,16 @@ export const ThreadPatch = z.strictObject({
   metadata: Metadata.optional(),
 });
 export type ThreadPatch = z.infer<typeof ThreadPatch>;
+
+export const PruneStrategy = z.enum(["delete", "keep_latest"]);
+export type PruneStrategy = z.infer<typeof PruneStrategy>;
+
+/** Threads to delete, or whose history to delete but for the latest state. */
+export const ThreadPrune = z.strictObject({
+  thread_ids: z.array(Uuid).max(1000),
+  strategy: PruneStrategy.default("delete"),
+});
+export type ThreadPrune = z.infer<typeof ThreadPrune>;
 
 export const THREAD_FIELDS = [
   "thread_id",
@@ -51,6 +80,18 @@ export const ThreadFilter = z.strictObject({
 });
 export type ThreadFilter = z.infer<typeof ThreadFilter>;
 
+/** A column of a thread, or a place in it: `values.messages[-1].content`. */
+const EXTRACT_PATH = /^(values|metadata|config|interrupts|error)(\.[^.[\]]+|\[-?\d{1,9}\])*$/;
+
+/** Parts of threads a search gives under names of the client's own, instead of whole values. */
+export const ThreadExtract = z
+  .record(
+    z.string().min(1).max(MAX_NAME_LENGTH),
+    z.string().max(1024).regex(EXTRACT_PATH, "must be a path such as values.messages[-1].content"),
+  )
+  .refine((paths) => Object.keys(paths).length <= 10, "must have at most 10 paths");
+export type ThreadExtract = z.infer<typeof ThreadExtract>;
+
 export const ThreadSearch = ThreadFilter.extend({
   ids: z.array(Uuid).max(1000).optional(),
   ...page(),
@@ -59,6 +100,8 @@ export const ThreadSearch = ThreadFilter.extend({
     .default("created_at"),
   sort_order: SortOrder.default("desc"),
   select: z.array(z.enum(THREAD_FIELDS)).optional(),
+  /** Each thread then has them as `extracted`. */
+  extract: ThreadExtract.optional(),
 });
 export type ThreadSearch = z.infer<typeof ThreadSearch>;
 
@@ -90,6 +133,9 @@ export const StateUpdate = z.strictObject({
   checkpoint: Checkpoint.optional(),
 });
 export type StateUpdate = z.infer<typeof StateUpdate>;
+
+export const StatePatch = z.strictObject({ metadata: Metadata });
+export type StatePatch = z.infer<typeof StatePatch>;
 
 function namesCheckpoint(before: string | Record<string, unknown>): boolean {
   if (typeof before === "string") return before !== "";

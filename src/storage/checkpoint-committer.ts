@@ -3,12 +3,12 @@ import { setImmediate as nextTurn, setTimeout as delay } from "node:timers/promi
 import { ServerError } from "../errors.ts";
 import type { SaveRows } from "./checkpoint-rows.ts";
 import { saveRows } from "./checkpoint-statement.ts";
-import type { LeaseGuard } from "./checkpoint-statement.ts";
+import type { SaveGuard } from "./checkpoint-statement.ts";
 import type { Queryable } from "./database.ts";
 
 /** Whose rows they are. Rows of one writer are committed in order; after a failure none of its rows are. */
 export interface Writer {
-  readonly guard?: LeaseGuard | undefined;
+  readonly guard?: SaveGuard | undefined;
   failure: Error | undefined;
 }
 
@@ -150,7 +150,9 @@ export class GroupCommitter {
           save,
           new ServerError(
             "conflict",
-            `Run ${guard.runId} is no longer held by its attempt ${guard.attempt}.`,
+            "runId" in guard
+              ? `Run ${guard.runId} is no longer held by its attempt ${guard.attempt}.`
+              : `Thread ${guard.threadId} was deleted, or the update took too long.`,
           ),
         );
       } else {

@@ -16,7 +16,7 @@ import { readTuples } from "./checkpoint-reads.ts";
 import type { CheckpointQuery } from "./checkpoint-reads.ts";
 import { toCheckpointRows, toWriteRows } from "./checkpoint-rows.ts";
 import type { CheckpointAddress, SaveRows } from "./checkpoint-rows.ts";
-import type { LeaseGuard } from "./checkpoint-statement.ts";
+import type { SaveGuard } from "./checkpoint-statement.ts";
 import { deleteThread } from "./checkpoint-threads.ts";
 import type { Queryable } from "./database.ts";
 
@@ -34,8 +34,8 @@ export interface RunSaverOptions {
   resolve?: "committed" | "queued";
   /** Kept with each checkpoint, under LangGraph's own keys: whose run it is, for history and recovery. */
   metadata?: Readonly<Record<string, unknown>>;
-  /** Refuses the rows once the run is no longer at this attempt; the run then fails with `conflict`. */
-  guard?: LeaseGuard;
+  /** Refuses the rows once the run or the writer does not hold its thread any more, with `conflict`. */
+  guard?: SaveGuard;
   /** Called with each checkpoint of the run's root graph, when it is given to the saver. */
   onCheckpoint?: (
     config: RunnableConfig,

@@ -8,9 +8,17 @@ export interface LeaseGuard {
   attempt: number;
 }
 
+/** Ties rows to whoever writes a thread's state by hand: they are written only while he holds the thread. */
+export interface WriterGuard {
+  threadId: string;
+  writer: string;
+}
+
+export type SaveGuard = LeaseGuard | WriterGuard;
+
 export interface GuardedRows {
   rows: SaveRows;
-  guard: LeaseGuard | undefined;
+  guard: SaveGuard | undefined;
 }
 
 /**
@@ -19,12 +27,13 @@ export interface GuardedRows {
  *
  * The lease is read in the statement's own snapshot and not locked, so rows of an attempt that loses its
  * lease during the statement may still appear. They harm nothing: a newer attempt's checkpoints have
- * later ids, and a thread's state is its latest checkpoint.
+ * later ids, and a thread's state is its latest checkpoint. The thread of a writer is locked against deletion,
+ * so that nothing is left of a thread that is gone.
  */
 export async function saveRows(
   database: Queryable,
   parts: readonly GuardedRows[],
-): Promise<ReadonlySet<LeaseGuard>> {
+): Promise<ReadonlySet<SaveGuard>> {
   const statement = new Statement();
   const guards = [...new Set(parts.flatMap(({ guard }) => guard ?? []))];
   statement.addGuards(guards);
@@ -48,7 +57,7 @@ interface GuardedSet {
 }
 
 /** Merges within a guard only: a row that is not written must not stand in for one that is. */
-function mergeGuarded(parts: readonly GuardedRows[], guards: readonly LeaseGuard[]): GuardedSet {
+function mergeGuarded(parts: readonly GuardedRows[], guards: readonly SaveGuard[]): GuardedSet {
   const set: GuardedSet = { checkpoints: [], blobs: [], writes: [] };
   for (const guard of [undefined, ...guards]) {
     const own = parts.filter((part) => part.guard === guard).map((part) => part.rows);
@@ -87,17 +96,35 @@ class Statement {
     return [Buffer.concat(this.#chunks, this.#byteCount), ...this.#params.slice(1)];
   }
 
-  addGuards(guards: readonly LeaseGuard[]): void {
+  addGuards(guards: readonly SaveGuard[]): void {
     if (guards.length === 0) return;
     this.#guarded = true;
-    const runIds = this.#param(guards.map(({ runId }) => runId));
-    const attempts = this.#param(guards.map(({ attempt }) => attempt));
-    this.#ctes.push(`held AS (
-      SELECT g.number::int AS number
-      FROM unnest(${runIds}::uuid[], ${attempts}::int[]) WITH ORDINALITY AS g (run_id, attempt, number)
-      JOIN runs USING (run_id, attempt)
-      WHERE runs.status = 'running'
-    )`);
+    const numbered = guards.map((guard, index) => ({ ...guard, number: index + 1 }));
+    const leases = numbered.filter((guard) => "runId" in guard);
+    const writers = numbered.filter((guard) => "writer" in guard);
+    const parts: string[] = [];
+    if (leases.length > 0) {
+      const rows = this.#rows(leases, { runId: "uuid", attempt: "int", number: "int" });
+      parts.push(`SELECT g.number FROM ${rows} AS g (run_id, attempt, number)
+        JOIN runs USING (run_id, attempt) WHERE runs.status = 'running'`);
+    }
+    if (writers.length > 0) {
+      const rows = this.#rows(writers, { threadId: "uuid", writer: "uuid", number: "int" });
+      this.#ctes.push(`writers AS (
+        SELECT g.number FROM ${rows} AS g (thread_id, writer, number)
+        JOIN threads t USING (thread_id, writer) WHERE t.writing_until > now() FOR KEY SHARE OF t
+      )`);
+      parts.push("SELECT number FROM writers");
+    }
+    this.#ctes.push(`held AS (${parts.join(" UNION ALL ")})`);
+  }
+
+  #rows<Row>(rows: readonly Row[], columns: Partial<Record<keyof Row, string>>): string {
+    const arrays = Object.entries(columns).map(
+      ([name, type]) =>
+        `${this.#param(rows.map((row) => row[name as keyof Row]))}::${type as string}[]`,
+    );
+    return `unnest(${arrays.join(", ")})`;
   }
 
   addRows({ checkpoints, blobs, writes }: GuardedSet): void {

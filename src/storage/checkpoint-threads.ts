@@ -14,25 +14,70 @@ export async function deleteThread(database: Queryable, threadId: string): Promi
   );
 }
 
-/** Copies all checkpoints, values and writes to a thread that has none; ids and namespaces stay the same. */
-export async function copyThread(database: Queryable, fromId: string, toId: string): Promise<void> {
-  await database.query(
-    `WITH b AS (
-      INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-      SELECT $2, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs WHERE thread_id = $1
-    ), w AS (
-      INSERT INTO checkpoint_writes
-        (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
-      SELECT $2, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
-      FROM checkpoint_writes WHERE thread_id = $1
-    )
+/**
+ * Parts of a statement that copies all checkpoints, values and writes of thread `$1` to `$2`, which has none;
+ * ids and namespaces stay the same.
+ */
+export const COPY_CHECKPOINTS = `
+  blobs_copied AS (
+    INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+    SELECT $2::text, checkpoint_ns, channel, version, type, blob
+    FROM checkpoint_blobs WHERE thread_id = $1::text
+  ), writes_copied AS (
+    INSERT INTO checkpoint_writes
+      (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
+    SELECT $2::text, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
+    FROM checkpoint_writes WHERE thread_id = $1::text
+  ), checkpoints_copied AS (
     INSERT INTO checkpoints
       (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
-    SELECT $2, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
-    FROM checkpoints WHERE thread_id = $1`,
-    [fromId, toId],
-  );
-}
+    SELECT $2::text, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
+    FROM checkpoints WHERE thread_id = $1::text
+  )`;
+
+/**
+ * Parts of a statement (`WITH RECURSIVE`) that removes the history of thread `$1` but for the latest checkpoint
+ * of each namespace, if a part named `held` has a row. Channels that are kept as changes since an older
+ * checkpoint keep what leads to it, and a checkpoint of an old format the parent that has its sends.
+ */
+export const PRUNE_CHECKPOINTS = `
+  latest AS (
+    SELECT DISTINCT ON (checkpoint_ns) c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint,
+      ARRAY(SELECT jsonb_object_keys(coalesce(c.metadata -> 'counters_since_delta_snapshot', '{}'))) AS changes
+    FROM checkpoints c, held WHERE c.thread_id = $1::text
+    ORDER BY c.checkpoint_ns, c.checkpoint_id COLLATE "C" DESC
+  ), kept AS (
+    SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, changes,
+      (checkpoint ->> 'v')::int < 4 AS needs_parent FROM latest
+    UNION ALL
+    SELECT c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint, ARRAY(
+      SELECT channel FROM unnest(k.changes) AS channel WHERE NOT EXISTS (
+        SELECT FROM checkpoint_blobs b
+        WHERE b.thread_id = $1::text AND b.checkpoint_ns = c.checkpoint_ns AND b.channel = channel.channel
+          AND b.version = c.checkpoint -> 'channel_versions' ->> channel.channel)
+    ), false
+    FROM kept k JOIN checkpoints c ON c.thread_id = $1::text
+      AND c.checkpoint_ns = k.checkpoint_ns AND c.checkpoint_id = k.parent_checkpoint_id
+    WHERE cardinality(k.changes) > 0 OR k.needs_parent
+  ), used AS MATERIALIZED (
+    SELECT DISTINCT checkpoint_ns, v.key AS channel, v.value AS version
+    FROM kept CROSS JOIN LATERAL jsonb_each_text(kept.checkpoint -> 'channel_versions') v
+  ), blobs_gone AS (
+    DELETE FROM checkpoint_blobs b USING held WHERE b.thread_id = $1::text AND NOT EXISTS (
+      SELECT FROM used
+      WHERE (used.checkpoint_ns, used.channel, used.version) = (b.checkpoint_ns, b.channel, b.version))
+  ), writes_gone AS (
+    DELETE FROM checkpoint_writes w USING held WHERE w.thread_id = $1::text AND NOT EXISTS (
+      SELECT FROM kept WHERE (kept.checkpoint_ns, kept.checkpoint_id) = (w.checkpoint_ns, w.checkpoint_id))
+  ), checkpoints_gone AS (
+    DELETE FROM checkpoints c USING held WHERE c.thread_id = $1::text AND NOT EXISTS (
+      SELECT FROM kept WHERE (kept.checkpoint_ns, kept.checkpoint_id) = (c.checkpoint_ns, c.checkpoint_id))
+  ), made_first AS (
+    UPDATE checkpoints c SET parent_checkpoint_id = NULL FROM kept k
+    WHERE c.thread_id = $1::text AND (c.checkpoint_ns, c.checkpoint_id) = (k.checkpoint_ns, k.checkpoint_id)
+      AND NOT EXISTS (SELECT FROM kept parent
+        WHERE (parent.checkpoint_ns, parent.checkpoint_id) = (k.checkpoint_ns, k.parent_checkpoint_id))
+  )`;
 
 /**
  * Takes a thread back to one of its checkpoints: removes every newer one of every namespace with its

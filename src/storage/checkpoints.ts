@@ -1,7 +1,7 @@
 import { GroupCommitter } from "./checkpoint-committer.ts";
 import { RunCheckpointSaver } from "./checkpoint-saver.ts";
 import type { RunSaverOptions } from "./checkpoint-saver.ts";
-import { copyThread, deleteAfter, deleteThread } from "./checkpoint-threads.ts";
+import { deleteAfter, deleteThread } from "./checkpoint-threads.ts";
 import type { Database } from "./database.ts";
 
 export type { RunCheckpointSaver, RunSaverOptions } from "./checkpoint-saver.ts";
@@ -15,8 +15,6 @@ export interface Checkpoints {
   forRun(options?: RunSaverOptions): RunCheckpointSaver;
   /** Removes a thread's checkpoints, values and writes; a thread without any is fine. */
   deleteThread(threadId: string): Promise<void>;
-  /** Copies a thread's checkpoints to a thread that has none. @throws if it has the same ones already. */
-  copyThread(fromId: string, toId: string): Promise<void>;
   /**
    * Takes a thread back to one of its checkpoints, or to none: removes what is newer, in all namespaces.
    * Interrupts the checkpoint was waiting at wait again.
@@ -33,10 +31,6 @@ export function openCheckpoints(database: Database): Checkpoints {
     deleteThread: async (threadId) => {
       await committer.settled(threadId);
       await deleteThread(database, threadId);
-    },
-    copyThread: async (fromId, toId) => {
-      await Promise.all([committer.settled(fromId), committer.settled(toId)]);
-      await copyThread(database, fromId, toId);
     },
     deleteAfter: async (threadId, checkpointId) => {
       await committer.settled(threadId);

@@ -7,13 +7,18 @@ export class Conditions {
 
   /** Adds a condition; `p` binds a value and gives its placeholder. */
   add(condition: (p: (value: unknown) => string) => string): this {
-    this.#conditions.push(condition((value) => `$${this.params.push(value)}`));
+    this.#conditions.push(condition((value) => this.bind(value)));
     return this;
   }
 
   /** Adds what an authorization filter asks of a `metadata` column. */
   addFilter(filter: Filter | undefined, column = "metadata"): this {
     return filter ? this.add((p) => `${column} @> ${p(toContained(filter))}::jsonb`) : this;
+  }
+
+  /** Binds a value for another part of the statement; gives its placeholder. */
+  bind(value: unknown): string {
+    return `$${this.params.push(value)}`;
   }
 
   /** The clause with its keyword, or an empty string. */

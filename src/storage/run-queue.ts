@@ -181,7 +181,8 @@ const TAKE_PLACES = (
 ): string => `UPDATE threads t SET last_stream_position = p.stream_position FROM ${placed} p
     WHERE t.thread_id = p.thread_id AND t.last_stream_position < p.stream_position`;
 
-// A thread's runs start in order, one at a time. The partial unique index has the last word.
+// A thread's runs start in order, one at a time, and none while a client writes the thread's state. The partial
+// unique index has the last word.
 const CLAIM = `
   WITH claimed AS (
   UPDATE runs SET status = 'running', attempt = attempt + 1, worker_id = $1,
@@ -193,6 +194,7 @@ const CLAIM = `
       SELECT 1 FROM runs o WHERE o.thread_id = r.thread_id AND (
         o.status = 'running'
         OR (o.status = 'pending' AND o.position < r.position AND o.available_at <= now())))
+      AND NOT EXISTS (SELECT 1 FROM threads t WHERE t.thread_id = r.thread_id AND t.writing_until > now())
     ORDER BY r.position LIMIT $3 FOR UPDATE SKIP LOCKED)
   RETURNING ${RUN_COLUMNS}
   ), placed AS (${TAKE_PLACES("claimed")})

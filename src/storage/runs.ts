@@ -282,10 +282,12 @@ const CREATE_TEMPORARY = `${INSERT_RUN}
 
 // The thread's row is locked first, so whether it is busy is read from the row itself, after any transaction
 // that was ahead of this one; the runs table would show the statement's older snapshot.
-const STARTS_AT_ONCE = "$11::uuid IS NOT NULL AND thread.active_before = 0";
+const STARTS_AT_ONCE = "$11::uuid IS NOT NULL AND thread.free";
 const CREATE_ON_THREAD = `
   WITH before AS (
-    SELECT thread_id, active_runs, status, active_runs = 0 AND state_updated_at = created_at AS empty
+    SELECT thread_id, active_runs, status,
+      active_runs = 0 AND coalesce(writing_until < now(), true) AS free,
+      active_runs = 0 AND writer IS NULL AND state_updated_at = created_at AS empty
     FROM threads WHERE thread_id = $2::uuid AND metadata @> $14::jsonb FOR UPDATE
   ), thread AS (
     UPDATE threads t
@@ -293,10 +295,10 @@ const CREATE_ON_THREAD = `
         metadata = t.metadata || jsonb_build_object('graph_id', $4::text, 'assistant_id', $3::uuid),
         config = $13::jsonb,
         last_stream_position = t.last_stream_position
-          + CASE WHEN $11::uuid IS NOT NULL AND b.active_runs = 0 THEN 1 ELSE 0 END
+          + CASE WHEN $11::uuid IS NOT NULL AND b.free THEN 1 ELSE 0 END
     FROM before b
     WHERE t.thread_id = b.thread_id AND (b.active_runs = 0 OR $7::text <> 'reject')
-    RETURNING b.active_runs AS active_before, b.status AS status_before, t.metadata AS thread_metadata,
+    RETURNING b.free, b.status AS status_before, t.metadata AS thread_metadata,
       t.last_stream_position
   ), run AS (
     ${INSERT_RUN}

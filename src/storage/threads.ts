@@ -10,14 +10,6 @@ const COLUMNS =
 const DEADLOCK = "40P01";
 const DELETE_TRIES = 5;
 
-/** The state of a thread as it is kept beside its checkpoints. */
-export interface ThreadSnapshot {
-  values: unknown;
-  interrupts: Record<string, unknown[]>;
-  /** Whether nodes are left to run, with or without a question. */
-  interrupted: boolean;
-}
-
 /**
  * Threads in the database. Their history is in the checkpoints. With a `filter`, a thread that does not pass it
  * is as good as absent.
@@ -26,11 +18,6 @@ export interface ThreadRepository {
   /** Creates it; `undefined` if one with this id exists already. */
   create(threadId: string, metadata: unknown): Promise<Thread | undefined>;
   get(threadId: string, filter: Filter | undefined): Promise<Thread | undefined>;
-  /**
-   * Copies the row with this metadata, at rest whatever runs on the original; `undefined` if there is no
-   * original.
-   */
-  copy(fromId: string, toId: string, metadata: unknown): Promise<Thread | undefined>;
   /** Merges into the metadata; `undefined` if there is no such thread. */
   patch(
     threadId: string,
@@ -46,8 +33,6 @@ export interface ThreadRepository {
     filter: Filter | undefined,
   ): Promise<{ threads: Thread[]; total: number }>;
   count(search: ThreadFilter, filter: Filter | undefined): Promise<number>;
-  /** Keeps the state a client wrote. A busy thread stays busy. */
-  saveState(threadId: string, snapshot: ThreadSnapshot): Promise<void>;
 }
 
 /**
@@ -89,6 +74,16 @@ export async function insertThread(
   return rows[0];
 }
 
+/** The paths a search extracts, as one more column. */
+function extracting({ extract }: ThreadSearch, conditions: Conditions): string {
+  if (!extract) return "";
+  const pairs = Object.entries(extract).map(([name, path]) => {
+    const [column, ...keys] = [...path.matchAll(/[^.[\]]+/g)].map(([key]) => key);
+    return `${conditions.bind(name)}::text, ${column!} #> ${conditions.bind(keys)}::text[]`;
+  });
+  return `, jsonb_build_object(${pairs.join(", ")}) AS extracted`;
+}
+
 export function createThreadRepository(database: Database): ThreadRepository {
   const where = (
     search: ThreadFilter & { ids?: string[] | undefined },
@@ -109,16 +104,6 @@ export function createThreadRepository(database: Database): ThreadRepository {
       const { rows } = await database.query<Thread>(
         `SELECT ${COLUMNS} FROM threads WHERE thread_id = $1 AND metadata @> $2::jsonb`,
         [threadId, toContained(filter)],
-      );
-      return rows[0];
-    },
-
-    async copy(fromId, toId, metadata) {
-      const { rows } = await database.query<Thread>(
-        `INSERT INTO threads (thread_id, status, resting_status, metadata, config, values, interrupts, error, state_updated_at)
-         SELECT $2::uuid, resting_status, resting_status, $3::jsonb, config, values, interrupts, error, state_updated_at
-         FROM threads WHERE thread_id = $1 RETURNING ${COLUMNS}`,
-        [fromId, toId, toJson(metadata)],
       );
       return rows[0];
     },
@@ -155,13 +140,14 @@ export function createThreadRepository(database: Database): ThreadRepository {
     async search(search, filter) {
       const conditions = where(search, filter);
       const total = this.count(search, filter);
-      const { rows } = await database.query<Thread>(
-        `SELECT ${COLUMNS} FROM threads ${conditions.sql}
+      const columns = search.select ? ["thread_id", ...search.select] : [COLUMNS];
+      const rows = await database.query<Thread>(
+        `SELECT ${columns.join(", ")}${extracting(search, conditions)} FROM threads ${conditions.sql}
          ORDER BY ${search.sort_by} ${search.sort_order}, thread_id
          LIMIT ${search.limit} OFFSET ${search.offset}`,
         conditions.params,
       );
-      return { threads: rows, total: await total };
+      return { threads: rows.rows, total: await total };
     },
 
     async count(search, filter) {
@@ -171,20 +157,6 @@ export function createThreadRepository(database: Database): ThreadRepository {
         conditions.params,
       );
       return rows[0]?.count ?? 0;
-    },
-
-    async saveState(threadId, snapshot) {
-      await database.query(
-        `UPDATE threads SET values = $2, interrupts = $3, error = NULL, updated_at = now(), state_updated_at = now(),
-           resting_status = $4, status = CASE WHEN active_runs > 0 THEN 'busy' ELSE $4 END
-         WHERE thread_id = $1`,
-        [
-          threadId,
-          toJson(snapshot.values),
-          toJson(snapshot.interrupts),
-          snapshot.interrupted ? "interrupted" : "idle",
-        ],
-      );
     },
   };
 }

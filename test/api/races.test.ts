@@ -184,6 +184,78 @@ describeDatabases("races", (databases) => {
     });
   });
 
+  it("update of the state against a run's start: neither loses what the other wrote", async () => {
+    await times(async (index) => {
+      const { thread_id } = await server.client.threads.create({ graphId: "five" });
+      const update = () =>
+        post(`/threads/${thread_id}/state`, { values: { trail: ["update"] }, as_node: "five" });
+      const run = () =>
+        post(`/threads/${thread_id}/runs/wait`, { assistant_id: "five", input: { input: "x" } });
+      const order = index % 2 === 0 ? [update, run, update] : [run, update, update];
+      const answers = await Promise.all(
+        order.map(async (send) => ({ update: send === update, ...(await send()) })),
+      );
+      const expected = { update: 0, run: 0 };
+      for (const { update: isUpdate, status, text } of answers) {
+        expect({ status, text }).toMatchObject({
+          status: expect.toSatisfy((code) => code === 200 || (isUpdate && code === 409)) as number,
+        });
+        if (status === 200) expected[isUpdate ? "update" : "run"] += 1;
+      }
+      const { values } = await server.client.threads.getState<Values>(thread_id);
+      expect({
+        update: values.trail.filter((entry) => entry === "update").length,
+        run: values.trail.length - values.trail.filter((entry) => entry === "update").length,
+      }).toEqual({ update: expected.update, run: expected.run * 5 });
+      expect((await settled(thread_id)).values.trail).toEqual(values.trail);
+    });
+  });
+
+  it("updates of the state that come at once: each is on top of the others", async () => {
+    await times(async () => {
+      const { thread_id } = await server.client.threads.create({ graphId: "five" });
+      const answers = await Promise.all(
+        Array.from({ length: 5 }, (_, index) =>
+          post(`/threads/${thread_id}/state`, { values: { trail: [`${index}`] }, as_node: "one" }),
+        ),
+      );
+      expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 200]);
+      const { values } = await server.client.threads.getState<Values>(thread_id);
+      expect(values.trail.toSorted()).toEqual(["0", "1", "2", "3", "4"]);
+    });
+  });
+
+  it("copy against write: the copy is the original as it was at one moment", async () => {
+    await times(async () => {
+      const { thread_id } = await server.client.threads.create();
+      const running = post(`/threads/${thread_id}/runs/wait`, {
+        assistant_id: "five",
+        input: { input: "x" },
+      });
+      const copies = await Promise.all([
+        server.client.threads.copy(thread_id),
+        new Promise((resolve) => setTimeout(resolve, 5)).then(() =>
+          server.client.threads.copy(thread_id),
+        ),
+      ]);
+      const whole = ((await running).json as Values).trail;
+      for (const copy of copies) {
+        const state = await server.client.threads.getState<Values>(copy.thread_id);
+        const history = await server.client.threads.getHistory<Values>(copy.thread_id);
+        const trail = state.values.trail ?? [];
+        expect(trail).toEqual(whole.slice(0, trail.length));
+        // Every step before it is there too, each with its values.
+        expect(history.map(({ values }) => (values.trail ?? []).length).slice(0, -1)).toEqual(
+          history.slice(0, -1).map((_, index) => Math.max(0, trail.length - index)),
+        );
+        expect(copy).toMatchObject({
+          status: expect.stringMatching(/^(idle|interrupted)$/) as string,
+        });
+        if (trail.length > 0) expect((copy.values as Values | null)?.trail).toEqual(trail);
+      }
+    });
+  });
+
   it("join against the end: every reader sees the whole run", async () => {
     await times(async (index) => {
       const { thread_id } = await server.client.threads.create();

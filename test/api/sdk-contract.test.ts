@@ -34,13 +34,9 @@ const NOT_YET: readonly string[] = [
   "store.putItem: body index",
   "store.putItem: body ttl",
   "store.searchItems: body refresh_ttl",
-  "threads.create: body supersteps",
   "threads.create: body ttl",
   "threads.get: query include",
   "threads.joinStream: GET /threads/{thread_id}/stream",
-  "threads.patchState: PATCH /threads/{thread_id}/state",
-  "threads.prune: POST /threads/prune",
-  "threads.search: body extract",
   "threads.update: body ttl",
 ];
 

@@ -25,6 +25,8 @@ import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
 import { deltaChannelHistoryTests, validate } from "@langchain/langgraph-checkpoint-validation";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { ServerError } from "../../src/errors.ts";
+import { createThreadStateRepository } from "../../src/storage/thread-state.ts";
+import { createThreadRepository } from "../../src/storage/threads.ts";
 import { openCheckpoints } from "../../src/storage/checkpoints.ts";
 import type { Checkpoints, RunSaverOptions } from "../../src/storage/checkpoints.ts";
 import type { Database } from "../../src/storage/database.ts";
@@ -517,7 +519,8 @@ describeDatabases("checkpoints", (databases) => {
       const { saver, config, threadId } = withThread();
       await nestedApproval(saver).invoke({ log: [] }, config);
       const copyId = randomUUID();
-      await checkpoints.copyThread(threadId, copyId);
+      await createThreadRepository(database).create(threadId, {});
+      await createThreadStateRepository(database).copy(threadId, copyId, {});
       expect(await countRows(copyId)).toEqual(await countRows(threadId));
       const copy = { configurable: { thread_id: copyId } };
       for (const answer of ["one", "two"]) {

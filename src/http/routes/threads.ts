@@ -3,16 +3,26 @@ import { z } from "zod";
 import { selectFields } from "../../engine/thread-state.ts";
 import type { ThreadStates } from "../../engine/threads.ts";
 import { ServerError } from "../../errors.ts";
-import { QueryFlag, QueryInteger, QueryList, Uuid } from "../../protocol/common.ts";
+import {
+  Metadata,
+  QueryFlag,
+  QueryInteger,
+  QueryJson,
+  QueryList,
+  Uuid,
+} from "../../protocol/common.ts";
 import {
   HistoryRequest,
+  StatePatch,
   StateRead,
   StateSelect,
   StateUpdate,
+  type Superstep,
   Thread,
   ThreadCreate,
   ThreadFilter,
   ThreadPatch,
+  ThreadPrune,
   ThreadSearch,
 } from "../../protocol/threads.ts";
 import type { Filter } from "../../protocol/filters.ts";
@@ -30,6 +40,11 @@ const StateQuery = z.strictObject({
 const HistoryQuery = z.strictObject({
   limit: QueryInteger.pipe(z.int().min(1).max(1000)).default(10),
   before: z.string().optional(),
+  /** As JSON. */
+  metadata: QueryJson.pipe(Metadata).optional(),
+  checkpoint_id: z.string().optional(),
+  checkpoint_ns: z.string().optional(),
+  select: QueryList.pipe(StateSelect.unwrap()).optional(),
 });
 const answerState = { status: 200, description: "The state" };
 
@@ -49,6 +64,16 @@ function resourceRoutes(
   deps: { threads: ThreadRepository; states: ThreadStates },
   get: Get,
 ): Route[] {
+  /** A new thread is there with the whole history it was to have, or not at all. */
+  const withHistory = async (thread: Thread, supersteps: readonly Superstep[]): Promise<Thread> => {
+    try {
+      await deps.states.apply(thread, supersteps);
+      return await get(thread.thread_id, undefined);
+    } catch (error) {
+      await deps.states.delete(thread.thread_id, undefined);
+      throw error;
+    }
+  };
   return [
     route({
       method: "post",
@@ -66,6 +91,9 @@ function resourceRoutes(
       async handle({ body, filter }) {
         const id = body.thread_id ?? uuid7();
         const created = await deps.threads.create(id, body.metadata ?? {});
+        if (created && body.supersteps?.length) {
+          return { json: await withHistory(created, body.supersteps) };
+        }
         if (created) return { json: created };
         const existing =
           body.if_exists === "do_nothing" ? await deps.threads.get(id, filter) : undefined;
@@ -91,7 +119,10 @@ function resourceRoutes(
       answer: { status: 200, description: "A page of threads", schema: z.array(Thread) },
       async handle({ body, filter }) {
         const { threads, total } = await deps.threads.search(body, filter);
-        return toPage(threads, total, body);
+        return toPage(threads, total, {
+          ...body,
+          select: body.select && [...body.select, "extracted"],
+        });
       },
     }),
     route({
@@ -108,6 +139,30 @@ function resourceRoutes(
       }),
       answer: { status: 200, description: "How many there are", schema: z.int() },
       handle: async ({ body, filter }) => ({ json: await deps.threads.count(body, filter) }),
+    }),
+    route({
+      method: "post",
+      path: "/threads/prune",
+      summary: "Delete threads, or their history but for the latest state",
+      tag: "Threads",
+      permission: "threads:delete",
+      body: ThreadPrune,
+      answer: {
+        status: 200,
+        description: "How many there were; with keep_latest, those with an active run are left out",
+        schema: z.object({ pruned_count: z.int() }),
+      },
+      value: "by-route",
+      async handle({ body, authorize }) {
+        const ids = [...new Set(body.thread_ids)];
+        const threads = await Promise.all(
+          ids.map(async (thread_id) => {
+            const { filter } = await authorize("threads:delete", { thread_id });
+            return { thread_id, filter };
+          }),
+        );
+        return { json: { pruned_count: await deps.states.prune(threads, body.strategy) } };
+      },
     }),
     route({
       method: "get",
@@ -249,6 +304,20 @@ function stateRoutes(deps: { states: ThreadStates }, get: Get): Route[] {
       }),
     }),
     route({
+      method: "patch",
+      path: "/threads/:thread_id/state",
+      summary: "Merge into the metadata of a thread's latest state",
+      tag: "Threads",
+      permission: "threads:update",
+      params: Params,
+      body: StatePatch,
+      answer: { status: 204, description: "Merged" },
+      async handle({ params, body, filter }) {
+        await deps.states.patch(await get(params.thread_id, filter), body.metadata);
+        return new Response(null, { status: 204 });
+      },
+    }),
+    route({
       method: "get",
       path: "/threads/:thread_id/history",
       summary: "List a thread's past states, newest first",
@@ -257,9 +326,14 @@ function stateRoutes(deps: { states: ThreadStates }, get: Get): Route[] {
       params: Params,
       query: HistoryQuery,
       answer: { status: 200, description: "The states" },
-      handle: async ({ params, query, filter }) => ({
-        json: await deps.states.history(await get(params.thread_id, filter), query),
-      }),
+      async handle({ params, query: { checkpoint_id, checkpoint_ns, ...query }, filter }) {
+        const thread = await get(params.thread_id, filter);
+        const states = await deps.states.history(thread, {
+          ...query,
+          checkpoint: { checkpoint_id, checkpoint_ns },
+        });
+        return { json: states.map((state) => selectFields(state, query.select)) };
+      },
     }),
     route({
       method: "post",
