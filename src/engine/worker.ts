@@ -253,6 +253,7 @@ export class Worker {
     const observation = this.#options.observer.startRun({
       ...toObservedRun(run, startedAt),
       signal,
+      awaits_result: true,
     });
     const log = this.#logOf(run, observation);
     try {
@@ -262,6 +263,7 @@ export class Worker {
       result = await this.#attempt({ run, active, emptyThread, writer, observation, log });
       return result;
     } finally {
+      observation.settled?.(result !== undefined);
       await writer.close();
       const stop = signal.aborted ? (signal.reason as Stop) : undefined;
       log.info(

@@ -52,6 +52,9 @@ class ComposedObserver implements Observer {
       end(outcome) {
         for (const observation of observations) guard(() => observation.end(outcome), onError);
       },
+      settled(stored) {
+        for (const observation of observations) guard(() => observation.settled?.(stored), onError);
+      },
       async recorded() {
         const results = await Promise.allSettled(
           observations.map(async (observation) => observation.recorded?.()),

@@ -59,6 +59,8 @@ export interface ObservedRun {
   traceparent: string | undefined;
   /** Request headers that may say something about tracing, with lower-case names. */
   headers?: Readonly<Record<string, string>> | undefined;
+  /** The root is not sent before `settled` tells that the run's result is stored. */
+  awaits_result?: boolean | undefined;
   /** Where the trace goes, if that was decided before; else it is decided at the start. */
   place?: TracePlace | undefined;
   /**
@@ -98,10 +100,15 @@ export interface RunObservation {
   /** Ends the root and every observation still open. Later calls do nothing. */
   end(outcome: RunOutcome): void;
   /**
-   * Resolves when what was observed so far outlives this process, where traces wait on disk; after a quarter of a
-   * second whatever happens. Never rejects.
+   * Resolves when what was observed so far outlives this process, where traces wait on disk or in the database; after
+   * a while whatever happens (a quarter of a second; two seconds for the database). Never rejects.
    */
   recorded?(): Promise<void>;
+  /**
+   * For a run that `awaits_result`: told once after `end` whether its result is stored. Where it is not, or nobody
+   * knows, the runs are asked whether a later attempt tells how the run ended.
+   */
+  settled?(stored: boolean): void;
 }
 
 /** A judgement on a run, such as a thumbs up. */
@@ -141,8 +148,8 @@ export interface ObserverStatus {
 
 /** How delivery to one target goes; counts are since the start of the process. */
 export interface DeliveryStatus {
-  /** Where spans wait: files that outlive the process, or memory. */
-  spool: "disk" | "memory";
+  /** Where spans wait: files or a table, which outlive the process, or memory. */
+  spool: "disk" | "database" | "memory";
   pending_bytes: number;
   /** Age of the oldest span that waits, in milliseconds. */
   oldest_ms: number | undefined;

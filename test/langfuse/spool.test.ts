@@ -18,8 +18,8 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
   createDiskStore,
   type DiskStoreOptions,
-  type StoreEvent,
 } from "../../src/observability/delivery/disk-store.ts";
+import type { StoreEvent } from "../../src/observability/delivery/limits.ts";
 import type { RecordStore, StoredRecord } from "../../src/observability/delivery/record.ts";
 
 const cleanups: (() => Promise<unknown>)[] = [];
@@ -329,12 +329,12 @@ describe("a disk that takes nothing", () => {
     await until(() => events.length > 0);
     store.add(span(2, "A"));
     await new Promise((resolve) => setTimeout(resolve, 100));
-    expect(events).toMatchObject([{ kind: "disk_away" }]);
+    expect(events).toMatchObject([{ kind: "away" }]);
     expect(store.pending.records).toBe(4);
     const batch = await store.take({ maxRecords: 2, maxBytes: 1_000 });
     expect(batch?.records.map(nameOf)).toEqual(["1a", "1b"]);
     await rm(join(base, "spans"));
-    await until(() => events.some(({ kind }) => kind === "disk_back"));
+    await until(() => events.some(({ kind }) => kind === "back"));
     await until(async () => (await segments()).length === 1);
     batch?.settle(batch.records);
     expect(await takeAll(store)).toEqual(["1a", "1b", "1A", "2A"]);
@@ -365,7 +365,7 @@ describe("a disk that takes nothing", () => {
     await until(async () => (await segments()).length === 0);
     await rm(join(base, "spans"), { recursive: true });
     store.add(span(2, "A"));
-    await until(() => events.some(({ kind }) => kind === "disk_back"));
+    await until(() => events.some(({ kind }) => kind === "back"));
     expect(await takeAll(store)).toEqual(["2A"]);
     store.add(span(3, "A"));
     await store.recorded();
@@ -401,7 +401,7 @@ describe("a disk that takes nothing", () => {
     await once(child, "exit");
     expect(JSON.parse(output)).toEqual({
       taken: 200,
-      events: ["disk_away"],
+      events: ["away"],
       pending: 0,
       dropped: 0,
     });

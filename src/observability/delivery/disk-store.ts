@@ -1,15 +1,19 @@
 import { rename } from "node:fs/promises";
 import { listDeadLetters, writeDeadLetter } from "./dead-letters.ts";
 import { DiskWriter } from "./disk-writer.ts";
-import { MemoryQueue, type MemoryLimits } from "./memory-queue.ts";
+import { createLossTeller, DEFAULT_LIMITS, type Limits, type StoreEvent } from "./limits.ts";
+import { MemoryQueue } from "./memory-queue.ts";
 import { Outgoing } from "./outgoing.ts";
-import type {
-  BatchLimit,
-  DeliveryRecord,
-  RecordBatch,
-  RecordStore,
-  StoreLevel,
-  StoredRecord,
+import {
+  isAttemptRoot,
+  type AskSuperseded,
+  type AttemptRoot,
+  type BatchLimit,
+  type DeliveryRecord,
+  type RecordBatch,
+  type RecordStore,
+  type StoreLevel,
+  type StoredRecord,
 } from "./record.ts";
 import { Segment, type SpooledRecord } from "./segment.ts";
 import { SegmentShelf, type Lost } from "./segment-shelf.ts";
@@ -23,43 +27,16 @@ import { within } from "./within.ts";
  *                                    └──read──▶ outgoing
  */
 
-export interface DiskLimits {
-  /** Bytes of this process's files; past them the oldest traces go. */
-  maxBytes: number;
-  /** Older records are given up. */
-  maxAgeMs: number;
-  /** A larger record is given up. */
-  maxRecordBytes: number;
-  /** What may wait in memory while the disk takes nothing. */
-  memory: MemoryLimits;
-  /** Dead letters kept. */
-  maxDeadLetters: number;
-}
-
-export const DEFAULT_DISK_LIMITS: DiskLimits = {
-  maxBytes: 2 * 1_024 * 1_024 * 1_024,
-  maxAgeMs: 7 * 24 * 3_600_000,
-  maxRecordBytes: 16 * 1_024 * 1_024,
-  memory: { maxRecords: 200_000, maxBytes: 64 * 1_024 * 1_024 },
-  maxDeadLetters: 10_000,
-};
-
-/** What happens to a store, for a log; each is told once per change, losses at most once a minute. */
-export type StoreEvent =
-  | { kind: "disk_away"; error: string }
-  | { kind: "disk_back" }
-  | { kind: "adopted"; records: number; torn: number }
-  | { kind: "dropped"; records: number; why: string }
-  | { kind: "unreadable"; file: string; records: number };
-
 export interface DiskStoreOptions {
   /** The folder of this store alone; processes may share it. Made, for its owner only, if it is missing. */
   folder: string;
   /** For records the server will not take. */
   deadLetterFolder: string;
-  limits?: Partial<DiskLimits> | undefined;
+  limits?: Partial<Limits> | undefined;
   /** Waits for the disk itself after every write: safe against power loss, and slower. */
   fsync: boolean;
+  /** Asked about roots of a process that is gone. Without it they are sent. */
+  superseded?: AskSuperseded | undefined;
   /** How often a disk that takes nothing is tried again, and neighbours are looked after. */
   retryMs?: number;
   adoptMs?: number;
@@ -76,15 +53,17 @@ export function createDiskStore(options: DiskStoreOptions): RecordStore {
 const SEGMENT_BYTES = 4 * 1_024 * 1_024;
 const RETRY_MS = 3_000;
 const ADOPT_MS = 10_000;
-const SAY_AGAIN_MS = 60_000;
+/** The longest a run waits for its disk. */
+const PATIENCE_MS = 250;
 /** How long a batch waits for what is just being written. */
 const WRITE_WAIT_MS = 50;
 
 class DiskStore implements RecordStore {
   readonly kind = "disk";
-  readonly counts = { dropped: 0, adopted: 0, torn: 0, left: 0 };
+  readonly patienceMs = PATIENCE_MS;
+  readonly counts = { dropped: 0, adopted: 0, superseded: 0, torn: 0, left: 0 };
   readonly #options: DiskStoreOptions;
-  readonly #limits: DiskLimits;
+  readonly #limits: Limits;
   readonly #writer: DiskWriter;
   readonly #shelf: SegmentShelf;
   readonly #memory: MemoryQueue<SpooledRecord>;
@@ -94,7 +73,7 @@ class DiskStore implements RecordStore {
   #closed = false;
   #reading: Promise<unknown> = Promise.resolve();
   #deadLetters: number | undefined;
-  readonly #said = new Map<string, { at: number; records: number }>();
+  readonly #tellLoss: (records: number, why: string) => void;
   #adoption: NodeJS.Timeout | undefined;
   #adopting: Promise<void> | undefined;
   /** Files that were taken over and could not be read yet. */
@@ -102,12 +81,19 @@ class DiskStore implements RecordStore {
 
   constructor(options: DiskStoreOptions) {
     this.#options = options;
-    const limits = { ...DEFAULT_DISK_LIMITS, ...options.limits };
+    this.#tellLoss = createLossTeller(options.onEvent);
+    const limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#limits = limits;
     this.#memory = new MemoryQueue(limits.memory, (records) =>
       this.#drop(toLost(records), "the disk takes nothing and there is no room in memory"),
     );
-    this.#outgoing = new Outgoing((records) => this.#onGone(records));
+    this.#outgoing = new Outgoing(
+      (records) => this.#onGone(records),
+      (records) => {
+        this.counts.superseded += records.length;
+        this.#onGone(records);
+      },
+    );
     this.#shelf = new SegmentShelf({
       maxBytes: limits.maxBytes,
       maxAgeMs: limits.maxAgeMs,
@@ -124,11 +110,11 @@ class DiskStore implements RecordStore {
       isOverfull: () => this.#shelf.overfull,
       onWritten: () => this.#onWritten(),
       onAway: (records, error, first) => {
-        if (first) options.onEvent({ kind: "disk_away", error: textOf(error) });
+        if (first) options.onEvent({ kind: "away", error: textOf(error) });
         for (const record of records) this.#memory.add(record);
       },
       onBack: async () => {
-        options.onEvent({ kind: "disk_back" });
+        options.onEvent({ kind: "back" });
         return this.#exclusive(async () => this.#memory.takeAll());
       },
     });
@@ -158,6 +144,7 @@ class DiskStore implements RecordStore {
     const stored: SpooledRecord = { ...record, time: Date.now(), segment: undefined };
     this.#records += 1;
     this.#bytes += record.bytes.length;
+    if (isAttemptRoot(record)) this.#outgoing.awaitDecision(record);
     if (record.bytes.length > this.#limits.maxRecordBytes) {
       this.#drop(toLost([stored]), "they are larger than a record may be");
     } else if (this.#shelf.isVictim(record.traceId)) {
@@ -167,6 +154,10 @@ class DiskStore implements RecordStore {
     } else {
       this.#memory.add(stored);
     }
+  }
+
+  settle(root: AttemptRoot, send: boolean): void {
+    this.#outgoing.decide(root, send);
   }
 
   async take(limit: BatchLimit): Promise<RecordBatch | undefined> {
@@ -245,14 +236,7 @@ class DiskStore implements RecordStore {
 
   #drop(lost: Lost, why: string): void {
     this.#giveUp(lost);
-    const said = this.#said.get(why);
-    if (said !== undefined && Date.now() - said.at < SAY_AGAIN_MS) {
-      said.records += lost.records;
-      return;
-    }
-    this.#said.set(why, { at: Date.now(), records: 0 });
-    const records = lost.records + (said?.records ?? 0);
-    this.#options.onEvent({ kind: "dropped", records, why });
+    this.#tellLoss(lost.records, why);
   }
 
   #giveUp(lost: Lost): void {
@@ -282,7 +266,7 @@ class DiskStore implements RecordStore {
     let records = 0;
     let torn = 0;
     for (const path of paths) {
-      const adopted = await Segment.adopt(path).catch(() => "unread" as const);
+      const adopted = await this.#readLeft(path).catch(() => "unread" as const);
       if (adopted === "unread") {
         this.#unadopted.push(path);
         continue;
@@ -294,6 +278,7 @@ class DiskStore implements RecordStore {
       }
       if (adopted.torn) torn += 1;
       const { segment } = adopted;
+      for (const root of adopted.superseded) this.#outgoing.forget(root);
       records += segment.records;
       this.#records += segment.records;
       this.#bytes += segment.recordBytes;
@@ -305,6 +290,16 @@ class DiskStore implements RecordStore {
     if (records + torn === 0) return;
     this.#options.onEvent({ kind: "adopted", records, torn });
     this.#options.onAdopted();
+  }
+
+  /** A file another process left, and which of its roots a later attempt tells. Rejects if the runs cannot be asked. */
+  async #readLeft(path: string) {
+    const adopted = await Segment.adopt(path);
+    const { superseded: ask } = this.#options;
+    if (adopted === undefined) return undefined;
+    const { roots } = adopted;
+    const told = ask === undefined || roots.length === 0 ? undefined : await ask(roots);
+    return { ...adopted, superseded: roots.filter(({ traceId }) => told?.has(traceId)) };
   }
 
   /** Taking and making room both read files; one of them at a time. */

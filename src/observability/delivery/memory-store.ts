@@ -1,12 +1,14 @@
 import { MemoryQueue, type MemoryLimits } from "./memory-queue.ts";
 import { Outgoing } from "./outgoing.ts";
-import type {
-  BatchLimit,
-  DeliveryRecord,
-  RecordBatch,
-  RecordStore,
-  StoreLevel,
-  StoredRecord,
+import {
+  isAttemptRoot,
+  type AttemptRoot,
+  type BatchLimit,
+  type DeliveryRecord,
+  type RecordBatch,
+  type RecordStore,
+  type StoreLevel,
+  type StoredRecord,
 } from "./record.ts";
 
 export const DEFAULT_MEMORY_LIMITS: MemoryLimits = {
@@ -24,7 +26,8 @@ export function createMemoryStore(
 
 class MemoryStore implements RecordStore {
   readonly kind = "memory";
-  readonly counts = { dropped: 0, adopted: 0, torn: 0, left: 0 };
+  readonly patienceMs = 0;
+  readonly counts = { dropped: 0, adopted: 0, superseded: 0, torn: 0, left: 0 };
   readonly #queue: MemoryQueue<StoredRecord>;
   readonly #outgoing: Outgoing<StoredRecord>;
   #records = 0;
@@ -36,7 +39,13 @@ class MemoryStore implements RecordStore {
       this.#forget(records);
       onDrop(records.length);
     });
-    this.#outgoing = new Outgoing((records) => this.#forget(records));
+    this.#outgoing = new Outgoing(
+      (records) => this.#forget(records),
+      (records) => {
+        this.counts.superseded += records.length;
+        this.#forget(records);
+      },
+    );
   }
 
   get pending(): StoreLevel {
@@ -57,7 +66,12 @@ class MemoryStore implements RecordStore {
   add(record: DeliveryRecord): void {
     this.#records += 1;
     this.#bytes += record.bytes.length;
+    if (isAttemptRoot(record)) this.#outgoing.awaitDecision(record);
     this.#queue.add({ ...record, time: Date.now() });
+  }
+
+  settle(root: AttemptRoot, send: boolean): void {
+    this.#outgoing.decide(root, send);
   }
 
   take(limit: BatchLimit): Promise<RecordBatch | undefined> {

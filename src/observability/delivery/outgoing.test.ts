@@ -11,7 +11,11 @@ function open(text: string) {
     time: 1,
   }));
   const gone: string[] = [];
-  const outgoing = new Outgoing<StoredRecord>((records) => gone.push(...records.map(nameOf)));
+  const forgotten: string[] = [];
+  const outgoing = new Outgoing<StoredRecord>(
+    (records) => gone.push(...records.map(nameOf)),
+    (records) => forgotten.push(...records.map(nameOf)),
+  );
   const take = async (maxRecords: number) => {
     const batch = await outgoing.take(
       { maxRecords, maxBytes: 1_000 },
@@ -19,7 +23,7 @@ function open(text: string) {
     );
     return batch && { ...batch, names: batch.records.map(nameOf).join(" ") };
   };
-  return { outgoing, take, gone };
+  return { outgoing, take, gone, forgotten };
 }
 
 const nameOf = (record: StoredRecord): string => record.bytes.toString();

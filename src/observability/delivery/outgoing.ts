@@ -1,26 +1,37 @@
-import type { BatchLimit, RecordBatch, StoredRecord } from "./record.ts";
+import type { AttemptRoot, BatchLimit, RecordBatch, StoredRecord } from "./record.ts";
 
 /**
  * What has been taken from a store and is not settled:
  *
  *   offered ──its trace is not under way, or it is no root──▶ in a batch ──settled──▶ gone
  *      └──a root whose trace is under way──▶ held ──▶ ready ──▶ in a batch   └──left──▶ returned ──▶ in a batch
+ *      └──a root whose run's result is not stored──▶ held ──stored──▶ ready
+ *                                                       └──another attempt tells it──▶ gone
  *
  * Requests overtake each other. A root is held until its trace's earlier records are settled, so that on the server
- * no trace is complete before it is.
+ * no trace is complete before it is; and until its run's result is stored, so that no trace tells of an end that
+ * did not count.
  */
 export class Outgoing<R extends StoredRecord> {
   readonly #onGone: (records: readonly R[]) => void;
+  readonly #onForgotten: (records: readonly R[]) => void;
   /** How many records of a trace are under way. */
   readonly #underWay = new Map<string, number>();
   readonly #held = new Map<string, R[]>();
+  /** Roots whose run's result is not stored, and those that another attempt tells. */
+  readonly #undecided = new Set<string>();
+  readonly #forgotten = new Set<string>();
   #ready: R[] = [];
   readonly #returned: R[][] = [];
   readonly #batches = new Set<readonly R[]>();
 
-  /** `onGone` hears of the records a batch is done with. */
-  constructor(onGone: (records: readonly R[]) => void) {
+  /** `onGone` hears of the records a batch is done with, `onForgotten` of roots that are not to be sent. */
+  constructor(
+    onGone: (records: readonly R[]) => void,
+    onForgotten: (records: readonly R[]) => void,
+  ) {
     this.#onGone = onGone;
+    this.#onForgotten = onForgotten;
   }
 
   /** Records that could be taken at once. */
@@ -39,6 +50,38 @@ export class Outgoing<R extends StoredRecord> {
     ])
       for (const { time } of records) oldest = Math.min(oldest ?? time, time);
     return oldest;
+  }
+
+  /** Holds the root of an attempt until it is decided on. */
+  awaitDecision(root: AttemptRoot): void {
+    this.#undecided.add(keyOf(root));
+  }
+
+  /** Leaves the decision to whoever takes the root from the store. */
+  disown(root: AttemptRoot): void {
+    this.#undecided.delete(keyOf(root));
+  }
+
+  /** Gives out a root that is awaited, or forgets it, whether it has been offered yet or not. */
+  decide(root: AttemptRoot, send: boolean): void {
+    if (!this.#undecided.delete(keyOf(root))) return;
+    if (!send) this.forget(root);
+    else if (!this.#underWay.has(root.traceId)) this.#free(root.traceId);
+  }
+
+  /** Never gives out this root, whether it has been offered yet or not. */
+  forget(root: AttemptRoot): void {
+    const held = this.#held.get(root.traceId) ?? [];
+    const found = held.filter(({ attempt }) => attempt === root.attempt);
+    if (found.length === 0) {
+      this.#forgotten.add(keyOf(root));
+      return;
+    }
+    this.#keepHeld(
+      root.traceId,
+      held.filter((record) => !found.includes(record)),
+    );
+    this.#onForgotten(found);
   }
 
   /**
@@ -65,7 +108,10 @@ export class Outgoing<R extends StoredRecord> {
       const next = await source.peek();
       if (next === undefined || !fits(next)) break;
       const record = source.shift(next);
-      if (record.root && this.#underWay.has(record.traceId)) this.#hold(record);
+      if (!record.root) take(record);
+      else if (this.#forgotten.delete(keyOf(record))) this.#onForgotten([record]);
+      else if (this.#underWay.has(record.traceId) || this.#undecided.has(keyOf(record)))
+        this.#hold(record);
       else take(record);
     }
     if (records.length === 0) return undefined;
@@ -103,11 +149,26 @@ export class Outgoing<R extends StoredRecord> {
       return;
     }
     this.#underWay.delete(traceId);
+    this.#free(traceId);
+  }
+
+  #free(traceId: string): void {
     const held = this.#held.get(traceId);
     if (held === undefined) return;
-    this.#held.delete(traceId);
-    this.#ready.push(...held);
+    const waits = (record: R): boolean => this.#undecided.has(keyOf(record));
+    this.#keepHeld(traceId, held.filter(waits));
+    this.#ready.push(...held.filter((record) => !waits(record)));
   }
+
+  #keepHeld(traceId: string, records: R[]): void {
+    if (records.length === 0) this.#held.delete(traceId);
+    else this.#held.set(traceId, records);
+  }
+}
+
+/** Of a root without an attempt: what no decision is about. */
+function keyOf({ traceId, attempt }: Pick<StoredRecord, "traceId" | "attempt">): string {
+  return `${traceId}/${attempt}`;
 }
 
 function sum<T>(items: readonly T[], of: (item: T) => number): number {

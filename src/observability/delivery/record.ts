@@ -4,8 +4,32 @@ export interface DeliveryRecord {
   traceId: string;
   /** True for the span without a parent: the trace is complete once it is in. */
   root: boolean;
+  /**
+   * Of a root whose run's result is not stored yet: the attempt it tells of. It is not given out before `settle`;
+   * left by a process that is gone, it is given out if the run did end with that attempt.
+   */
+  attempt?: number | undefined;
   bytes: Buffer;
 }
+
+/** A root that may be told again by a later attempt of its run. */
+export interface AttemptRoot {
+  traceId: string;
+  attempt: number;
+}
+
+/** Whether a record is the root of an attempt whose run's result is not stored yet. */
+export function isAttemptRoot<R extends Omit<DeliveryRecord, "bytes">>(
+  record: R,
+): record is R & AttemptRoot {
+  return record.root && record.attempt !== undefined;
+}
+
+/**
+ * Asks the runs themselves: gives the trace ids of the roots that a later attempt tells, or has told. Rejects where
+ * there is nobody to ask now.
+ */
+export type AskSuperseded = (roots: readonly AttemptRoot[]) => Promise<ReadonlySet<string>>;
 
 /** A record that has been taken in. */
 export interface StoredRecord extends DeliveryRecord {
@@ -13,7 +37,10 @@ export interface StoredRecord extends DeliveryRecord {
   time: number;
 }
 
-/** Spans taken in, delivered, waiting and given up since the start. `made` is the sum of the others. */
+/**
+ * Spans taken in, delivered, waiting and given up since the start. `made` is the sum of the others. Where processes
+ * share what waits, `pending` and `made` count what waits for all of them.
+ */
 export interface SpanCounts {
   made: number;
   sent: number;
@@ -28,7 +55,9 @@ export interface SpanCounts {
 export interface RecordSink {
   put(record: DeliveryRecord): void;
   counts(): SpanCounts;
-  /** Resolves when what was put so far is as safe as the store makes it, or after a quarter of a second. */
+  /** Tells that the run's result is stored, or that it is not known to be: its root is sent, or the runs are asked. */
+  settle(root: AttemptRoot, stored: boolean): void;
+  /** Resolves when what was put so far is as safe as the store makes it, or when the store's patience ends. */
   recorded(): Promise<void>;
   /** True if nothing is left after at most `timeoutMs`. */
   flush(timeoutMs: number): Promise<boolean>;
@@ -43,14 +72,18 @@ export interface BatchLimit {
 }
 
 /**
- * What a sender takes its batches from: memory, or files. A batch's records are hidden until it is settled, and a
- * root is not given out before every other record of its trace that came before it is settled or in the same
+ * What a sender takes its batches from: memory, files, or a table. A batch's records are hidden until it is settled,
+ * and a root is not given out before every other record of its trace that came before it is settled or in the same
  * batch.
  */
 export interface RecordStore {
   /** How much of the store outlives the process. */
-  readonly kind: "memory" | "disk";
+  readonly kind: "memory" | "disk" | "database";
+  /** The longest a run waits for `recorded`. */
+  readonly patienceMs: number;
   add(record: DeliveryRecord): void;
+  /** Gives out the root of a trace that waits for its run's result, or forgets it. */
+  settle(root: AttemptRoot, send: boolean): void;
   /** The next records in order of arrival; `undefined` if there is nothing to take now. One call at a time. */
   take(limit: BatchLimit): Promise<RecordBatch | undefined>;
   /** Resolves when what was added so far is as safe as this store makes it. Never rejects. */
@@ -79,6 +112,10 @@ export interface StoreCounts {
   dropped: number;
   /** Left by another process and taken over. */
   adopted: number;
+  /** Records here that were not added here, without those another process took. Left out: those adopted. */
+  foreign?: number;
+  /** Roots that a later attempt of their run tells. */
+  superseded: number;
   /** Unreadable ends of files of a process that was killed. */
   torn: number;
   /** Left for another process when the store was closed. */

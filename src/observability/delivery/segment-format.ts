@@ -6,7 +6,7 @@ import type { DeliveryRecord, StoredRecord } from "./record.ts";
  *
  *   length of the rest of the record   4 bytes, little endian
  *   CRC-32 of the rest                 4 bytes, little endian
- *   1 for a root, else 0               1 byte
+ *   0; for a root 1, or 2 and more     1 byte: a root that waits for its run's result, 2 for that of attempt 1
  *   when it was taken in               6 bytes, milliseconds since 1970, little endian
  *   trace id                           16 bytes
  *   the encoded span or score
@@ -26,7 +26,7 @@ const LONGEST = 0x4000_0000;
 export function frame(record: DeliveryRecord, time: number): Buffer {
   const header = Buffer.allocUnsafe(FRAME_BYTES);
   header.writeUInt32LE(META_BYTES + record.bytes.length, 0);
-  header.writeUInt8(record.root ? 1 : 0, 8);
+  header.writeUInt8(toFlag(record), 8);
   header.writeUIntLE(time, 9, 6);
   header.fill(0, 15);
   header.write(record.traceId, 15, 16, "hex");
@@ -54,13 +54,26 @@ export function readFrame(buffer: Buffer, at: number): ReadFrame {
   return {
     kind: "record",
     end,
-    record: {
-      root: body.readUInt8(0) === 1,
-      time: body.readUIntLE(1, 6),
-      traceId: body.toString("hex", 7, 23),
-      bytes: body.subarray(META_BYTES),
-    },
+    record: { ...readMeta(body), bytes: body.subarray(META_BYTES) },
   };
+}
+
+/** What stands between a record's checksum and its bytes. */
+export function readMeta(meta: Buffer): Omit<StoredRecord, "bytes"> {
+  return {
+    ...fromFlag(meta.readUInt8(0)),
+    time: meta.readUIntLE(1, 6),
+    traceId: meta.toString("hex", 7, 23),
+  };
+}
+
+function toFlag({ root, attempt }: DeliveryRecord): number {
+  if (!root) return 0;
+  return attempt === undefined ? 1 : Math.min(0xff, attempt + 1);
+}
+
+function fromFlag(flag: number): Pick<DeliveryRecord, "root" | "attempt"> {
+  return flag > 1 ? { root: true, attempt: flag - 1 } : { root: flag === 1 };
 }
 
 function checksum(meta: Buffer, bytes: Buffer): number {

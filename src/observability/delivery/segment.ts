@@ -2,8 +2,8 @@ import * as fs from "node:fs";
 import { unlink } from "node:fs/promises";
 import { basename } from "node:path";
 import { promisify } from "node:util";
-import type { StoredRecord } from "./record.ts";
-import { FRAME_BYTES, frame, readFrame, SEGMENT_MAGIC } from "./segment-format.ts";
+import { isAttemptRoot, type AttemptRoot, type StoredRecord } from "./record.ts";
+import { FRAME_BYTES, frame, readFrame, readMeta, SEGMENT_MAGIC } from "./segment-format.ts";
 
 /*
  *   writing ──seal──▶ sealed ──every record settled──▶ removed
@@ -76,10 +76,12 @@ export class Segment {
   }
 
   /**
-   * A file another process left. `torn` tells that it ends in half a record; `undefined` if the file is not a
-   * segment of this version.
+   * A file another process left. `torn` tells that it ends in half a record, `roots` are those that waited for
+   * their runs' results; `undefined` if the file is not a segment of this version.
    */
-  static async adopt(path: string): Promise<{ segment: Segment; torn: boolean } | undefined> {
+  static async adopt(
+    path: string,
+  ): Promise<{ segment: Segment; torn: boolean; roots: AttemptRoot[] } | undefined> {
     const segment = new Segment(path, undefined);
     const fd = (segment.#readFd = await open(path, "r"));
     segment.sealed = true;
@@ -87,8 +89,8 @@ export class Segment {
       const { size } = await fstat(fd);
       const magic = await readAt(fd, 0, SEGMENT_MAGIC.length);
       if (size >= SEGMENT_MAGIC.length && !magic.equals(SEGMENT_MAGIC)) return undefined;
-      await segment.#scan(fd, size);
-      return { segment, torn: size > segment.size };
+      const roots = await segment.#scan(fd, size);
+      return { segment, torn: size > segment.size, roots };
     } finally {
       await segment.close();
     }
@@ -222,22 +224,26 @@ export class Segment {
     if (fd !== undefined) await close(fd).catch(() => {});
   }
 
-  async #scan(fd: number, size: number): Promise<void> {
+  async #scan(fd: number, size: number): Promise<AttemptRoot[]> {
+    const roots: AttemptRoot[] = [];
     let chunk = Buffer.alloc(0);
     let chunkAt = 0;
     while (this.size + FRAME_BYTES <= size) {
       if (this.size + FRAME_BYTES > chunkAt + chunk.length) {
         chunkAt = this.size;
         chunk = await readAt(fd, chunkAt, Math.min(CHUNK_BYTES, size - chunkAt));
-        if (chunk.length < FRAME_BYTES) return;
+        if (chunk.length < FRAME_BYTES) return roots;
       }
       const at = this.size - chunkAt;
       const end = this.size + 8 + chunk.readUInt32LE(at);
-      if (end > size || end < this.size + FRAME_BYTES) return;
-      this.#time ??= chunk.readUIntLE(at + 9, 6);
+      if (end > size || end < this.size + FRAME_BYTES) return roots;
+      const about = readMeta(chunk.subarray(at + 8));
+      if (isAttemptRoot(about)) roots.push({ traceId: about.traceId, attempt: about.attempt });
+      this.#time ??= about.time;
       this.size = end;
       this.records += 1;
     }
+    return roots;
   }
 
   async #load(bytes: number): Promise<void> {

@@ -1,4 +1,6 @@
 import type {
+  AskSuperseded,
+  AttemptRoot,
   DeliveryRecord,
   RecordBatch,
   RecordSink,
@@ -35,6 +37,8 @@ export interface SenderOptions {
   maxInFlight?: number;
   /** First and longest wait between tries. Defaults 500 and 30,000. */
   backoffMs?: { first: number; longest: number };
+  /** Who knows what became of a run. Without it a root is sent, whatever became of its run's result. */
+  superseded?: AskSuperseded | undefined;
   /** Heard once for every change of state. */
   onState: (state: DeliveryState, message: string) => void;
   /** A record the server will not take, whatever is around it; `kept` if it is in a dead-letter file. */
@@ -70,11 +74,11 @@ export function createSender(options: SenderOptions): Sender {
 }
 
 const DEFAULT_BATCH_BYTES = 3 * 1_024 * 1_024;
-/** The longest a run waits for its records to be written. */
-const RECORDED_MS = 250;
 const STORE_CLOSE_MS = 2_000;
 /** How soon to look again where a store has records that cannot be taken yet. */
 const LOOK_AGAIN_MS = 50;
+/** How soon to ask again what became of a run. */
+const ASK_AGAIN_MS = 2_000;
 /** A server that refuses this many single records on end refuses everything: that is an outage, not bad records. */
 const REFUSED_ON_END = 10;
 
@@ -125,7 +129,7 @@ class BackgroundSender implements Sender {
   counts(): SpanCounts {
     const { counts, pending } = this.store;
     return {
-      made: this.#put + counts.adopted,
+      made: this.#put + (counts.foreign ?? counts.adopted) - counts.superseded,
       sent: this.#sent,
       pending: pending.records,
       dropped: counts.dropped + this.#refused,
@@ -147,8 +151,30 @@ class BackgroundSender implements Sender {
     this.#wakeAt(Date.now());
   }
 
+  settle(root: AttemptRoot, stored: boolean): void {
+    const { superseded } = this.#options;
+    const decide = (send: boolean): void => {
+      this.store.settle(root, send);
+      this.#wakeAt(Date.now() + this.#options.flushIntervalMs);
+      this.#settleIdle();
+    };
+    if (stored || superseded === undefined) {
+      decide(true);
+      return;
+    }
+    const ask = async (): Promise<void> => {
+      try {
+        decide(!(await superseded([root])).has(root.traceId));
+      } catch {
+        // What is not decided by the end is decided by whoever adopts it.
+        if (!this.#stop.signal.aborted) setTimeout(() => void ask(), ASK_AGAIN_MS).unref();
+      }
+    };
+    void ask();
+  }
+
   recorded(): Promise<void> {
-    return within(RECORDED_MS, this.store.recorded());
+    return within(this.store.patienceMs, this.store.recorded());
   }
 
   async flush(timeoutMs: number): Promise<boolean> {

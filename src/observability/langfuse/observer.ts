@@ -1,11 +1,7 @@
 import type { Logger } from "pino";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
-import {
-  createSpooledSender,
-  toDeliveryStatus,
-  type SpoolOptions,
-} from "../delivery/spooled-sender.ts";
-import type { DeliveryRecord } from "../delivery/record.ts";
+import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
+import type { AskSuperseded, DeliveryRecord } from "../delivery/record.ts";
 import { createHttpTransport, type TransportOptions } from "../delivery/transport.ts";
 import {
   createIdleObserver,
@@ -30,8 +26,10 @@ import type { TraceEnvironment } from "./trace.ts";
 /** What the observer needs from around it. */
 export interface LangfuseDeps {
   log: Logger;
-  /** Where traces wait on disk; in memory without it. */
-  spool?: SpoolOptions | undefined;
+  /** Where traces wait; in memory without it. */
+  spool?: Spool | undefined;
+  /** Who knows what became of a run, for roots that wait for its result. */
+  superseded?: AskSuperseded | undefined;
   /** The name of a further project: it has a status and a spool of its own. */
   project?: string | undefined;
 }
@@ -78,7 +76,7 @@ class LangfuseObserver implements Observer {
   readonly #log: Logger;
   readonly #sender: Sender;
   readonly #scores: Sender;
-  readonly #spool: SpoolOptions | undefined;
+  readonly #deps: LangfuseDeps;
   readonly #target: string;
   readonly #environment: TraceEnvironment;
   readonly #unobserved: Observer = createNoopObserver();
@@ -93,7 +91,7 @@ class LangfuseObserver implements Observer {
     this.#settings = settings;
     this.#log = deps.log;
     this.#target = targetOf(deps);
-    this.#spool = deps.spool;
+    this.#deps = deps;
     this.#sender = this.#createSender();
     this.#scores = this.#createScoreSender();
     const notice = (kind: "cut" | "mask", message: string): void => this.#notice(kind, message);
@@ -107,6 +105,7 @@ class LangfuseObserver implements Observer {
         onSpan: (span) => this.#sender.put(span),
       }),
       recorded: () => this.#sender.recorded(),
+      settle: (root, stored) => this.#sender.settle(root, stored),
       schemas: new WeakMap(),
       notice,
     };
@@ -278,7 +277,8 @@ class LangfuseObserver implements Observer {
     const path = stream === "spans" ? "/api/public/otel/v1/traces" : SCORES_PATH;
     const one = stream === "spans" ? "a span" : "a score";
     return {
-      spool: this.#spool,
+      spool: this.#deps.spool,
+      superseded: this.#deps.superseded,
       target: this.#target.replace(":", "-"),
       stream,
       log: this.#log,

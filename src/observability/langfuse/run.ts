@@ -2,7 +2,7 @@ import type { SpanContext } from "@opentelemetry/api";
 import type { ObservedRun, RunObservation, RunOutcome, TracePlace } from "../observer.ts";
 import { parseTraceparent } from "../traceparent.ts";
 import { RunHandler } from "./handler.ts";
-import { lostSpanIdOf, rootSpanIdOf } from "./identity.ts";
+import { lostSpanIdOf, rootSpanIdOf, traceIdOf } from "./identity.ts";
 import { lastAnswer, lastUserMessage } from "./messages.ts";
 import {
   errorStack,
@@ -72,6 +72,8 @@ export function observeRun(
   const trace = new RunTrace(environment, run);
   const rootId = rootSpanIdOf(run.run_id);
   const later = run.attempt > 1;
+  // A trace that is somebody else's has no run to ask.
+  const awaits = run.awaits_result === true && trace.traceId === traceIdOf(run.run_id);
   const startedMs = Math.min((later ? run.created_at : run.started_at).getTime(), Date.now());
   const root = trace.open(
     {
@@ -81,6 +83,7 @@ export function observeRun(
       spanId: rootId,
       startTime: trace.now(startedMs),
       links: callerLinks(run),
+      attempt: awaits ? run.attempt : undefined,
     },
     { input: traceInput(run.input) },
   );
@@ -109,6 +112,9 @@ export function observeRun(
       }
     },
     recorded: async () => environment.recorded?.(),
+    settled(stored) {
+      if (awaits) environment.settle?.({ traceId: trace.traceId, attempt: run.attempt }, stored);
+    },
   };
 }
 

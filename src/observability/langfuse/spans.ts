@@ -23,6 +23,8 @@ export interface SpanStart {
   kind?: SpanKind;
   /** Spans of other traces this one has to do with. */
   links?: readonly SpanContext[];
+  /** Of a root whose run's result has to be stored before it is sent. */
+  attempt?: number | undefined;
 }
 
 /** Seconds and nanoseconds since 1970. */
@@ -49,6 +51,7 @@ export function createSpanFactory(
 ): SpanFactory {
   const { otel, sdk } = packages;
   const ids = new ChosenIds();
+  const attempts = new WeakMap<object, number>();
   const provider = new sdk.BasicTracerProvider({
     sampler: new sdk.AlwaysOnSampler(),
     idGenerator: ids,
@@ -56,18 +59,24 @@ export function createSpanFactory(
       attributeCountLimit: ATTRIBUTE_COUNT_LIMIT,
       attributeValueLengthLimit: Number.POSITIVE_INFINITY,
     },
-    spanProcessors: [new EncodingProcessor(options.onSpan, options.encode ?? createSpanEncoder())],
+    spanProcessors: [
+      new EncodingProcessor({
+        onSpan: options.onSpan,
+        encode: options.encode ?? createSpanEncoder(),
+        attemptOf: (span) => attempts.get(span),
+      }),
+    ],
   });
   const tracer: Tracer = provider.getTracer(options.scope.name, options.scope.version);
   return {
-    start({ name, traceId, spanId, parent, startTime, kind, links }) {
+    start({ name, traceId, spanId, parent, startTime, kind, links, attempt }) {
       ids.next = { traceId, spanId };
       try {
         const context =
           parent === undefined
             ? otel.ROOT_CONTEXT
             : otel.trace.setSpanContext(otel.ROOT_CONTEXT, parent);
-        return tracer.startSpan(
+        const span = tracer.startSpan(
           name,
           {
             startTime,
@@ -76,6 +85,8 @@ export function createSpanFactory(
           },
           context,
         );
+        if (attempt !== undefined) attempts.set(span, attempt);
+        return span;
       } finally {
         ids.next = undefined;
       }
@@ -106,14 +117,18 @@ class ChosenIds implements IdGenerator {
   }
 }
 
+interface EncodingOptions {
+  onSpan: (span: DeliveryRecord) => void;
+  encode: (span: OtlpSpan) => Buffer;
+  attemptOf: (span: ReadableSpan) => number | undefined;
+}
+
 /** Encodes each span as it ends: from then on it is bytes that nothing changes. */
 class EncodingProcessor implements SpanProcessor {
-  readonly #onSpan: (span: DeliveryRecord) => void;
-  readonly #encode: (span: OtlpSpan) => Buffer;
+  readonly #options: EncodingOptions;
 
-  constructor(onSpan: (span: DeliveryRecord) => void, encode: (span: OtlpSpan) => Buffer) {
-    this.#onSpan = onSpan;
-    this.#encode = encode;
+  constructor(options: EncodingOptions) {
+    this.#options = options;
   }
 
   onStart(): void {}
@@ -121,7 +136,8 @@ class EncodingProcessor implements SpanProcessor {
   onEnd(span: ReadableSpan): void {
     const { traceId, spanId } = span.spanContext();
     const parentSpanId = span.parentSpanContext?.spanId;
-    const bytes = this.#encode({
+    const { onSpan, encode, attemptOf } = this.#options;
+    const bytes = encode({
       traceId,
       spanId,
       parentSpanId,
@@ -141,7 +157,7 @@ class EncodingProcessor implements SpanProcessor {
       links: span.links.map((link) => link.context),
     });
     const root = parentSpanId === undefined || span.parentSpanContext?.isRemote === true;
-    this.#onSpan({ traceId, root, bytes });
+    onSpan({ traceId, root, attempt: attemptOf(span), bytes });
   }
 
   async forceFlush(): Promise<void> {}

@@ -1,5 +1,6 @@
 import type { Span, SpanContext } from "@opentelemetry/api";
 import { performance } from "node:perf_hooks";
+import type { AttemptRoot } from "../delivery/record.ts";
 import type { ObservedRun } from "../observer.ts";
 import { createSerialiser, type Serialiser } from "../serialise.ts";
 import type { ObservationType } from "./classify.ts";
@@ -24,6 +25,8 @@ export interface TraceEnvironment {
   spans: SpanFactory;
   /** Resolves when the spans that have ended are as safe as they will be before they are sent. */
   recorded?(): Promise<void>;
+  /** Tells whether the result of a root's run is stored. */
+  settle?(root: AttemptRoot, stored: boolean): void;
   schemas: SchemaCache;
   /** Says once per kind that something was cut or withheld. */
   notice(kind: "cut" | "mask", message: string): void;
@@ -99,6 +102,7 @@ export class RunTrace {
       spanId?: string;
       startTime?: HrTime;
       links?: readonly SpanContext[];
+      attempt?: number | undefined;
     },
     fields: ObservationFields,
   ): Observation {
@@ -110,6 +114,7 @@ export class RunTrace {
       name: safely(() => dialect.spanName?.(start.type, name, fields)) ?? name,
       traceId: this.traceId,
       ...(start.spanId === undefined ? {} : { spanId: start.spanId }),
+      attempt: start.attempt,
       parent: start.parent,
       startTime,
       ...(dialect.spanKind === undefined ? {} : { kind: dialect.spanKind(start.type) }),
