@@ -38,6 +38,7 @@ import { sharedSecret } from "./storage/secrets.ts";
 import { openStore, type StoreOptions } from "./storage/store.ts";
 import { createThreadStateRepository } from "./storage/thread-state.ts";
 import { createThreadRepository } from "./storage/threads.ts";
+import { createTraceOutbox, type TraceOutbox } from "./storage/trace-outbox.ts";
 
 /** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
 const LEASE_MS = 10_000;
@@ -91,7 +92,11 @@ async function compose(
   closers: (() => Promise<unknown>)[],
 ): Promise<Server> {
   const opening = openMigrated(config, log, closers);
-  const loading = loadModules(config, { log, graphs: given.graphs, closers });
+  // Tracing begins before the database is open; what it asks of it by then waits for that.
+  const outbox = createTraceOutbox({
+    query: async (text, params) => (await opening).query(text, params),
+  });
+  const loading = loadModules(config, { log, graphs: given.graphs, closers, outbox });
   // Both have ended before the failure of one is thrown, so that what the other one opened is closed.
   await Promise.allSettled([opening, loading]);
   const database = await opening;
@@ -255,11 +260,16 @@ async function loadModules(
     log: Logger;
     graphs: GraphRegistry | undefined;
     closers: (() => Promise<unknown>)[];
+    outbox: TraceOutbox;
   },
 ) {
   const { module } = config.auth;
   const auth = module ? await loadAuth(module, { cwd: config.cwd }) : undefined;
-  const tracing = await loadConfiguredTracing(config, { log: given.log, version: ownVersion() });
+  const tracing = await loadConfiguredTracing(config, {
+    log: given.log,
+    version: ownVersion(),
+    outbox: given.outbox,
+  });
   given.closers.push(() => tracing.shutdown(1_000));
   const graphs = given.graphs ?? (await loadRegistry(config));
   return { auth, tracing, graphs };

@@ -38,7 +38,7 @@ export interface EnvironmentValues extends TracingEnvironment {
   concurrency: number | undefined;
   graceSeconds: number | undefined;
   traces: {
-    spool: "disk" | "memory" | undefined;
+    spool: "disk" | "database" | "memory" | undefined;
     directory: string | undefined;
     maxMegabytes: number | undefined;
   };

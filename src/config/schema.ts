@@ -89,7 +89,7 @@ export const logLevelSchema = z.enum([
 ]);
 
 /** Where traces wait until their target has them. */
-export const spoolSchema = z.enum(["disk", "memory"]);
+export const spoolSchema = z.enum(["disk", "database", "memory"]);
 
 /** The keys of the config file that are read. Keys of the format that are not are in `unsupported.ts`. */
 export const fileSchema = z.strictObject({
@@ -229,11 +229,11 @@ export interface OtlpTarget {
 export interface TracingConfig {
   /** What an incoming `traceparent` does: it is noted (the default), or the run joins that trace. */
   traceparent?: "link" | "parent" | undefined;
-  /** `memory`: what waits is lost when the process ends. */
-  spool: "disk" | "memory";
+  /** `database`: in a table all processes share. `memory`: what waits is lost when the process ends. */
+  spool: "disk" | "database" | "memory";
   /** The folder of the spool, absolute. */
   directory: string;
-  /** What may wait on disk per process and target; past it the oldest traces go. */
+  /** What may wait, on disk per process and target, in the database per target; past it the oldest traces go. */
   maxBytes: number;
   maxAgeMs: number;
   /** A larger span is given up. */

@@ -1,11 +1,20 @@
 import type { Config, OtlpTarget } from "../config/schema.ts";
 import { loadFunction } from "../modules/function.ts";
-import type { SpoolOptions } from "./delivery/spooled-sender.ts";
+import { Outbox, type OutboxTable } from "./delivery/outbox.ts";
+import type { AskSuperseded } from "./delivery/record.ts";
+import type { Spool } from "./delivery/spooled-sender.ts";
 import type { Mask } from "./langfuse/config.ts";
 import type { Route } from "./langfuse/projects.ts";
 import type { Logger } from "./log.ts";
 import type { Observer } from "./observer.ts";
 import { loadTracing } from "./tracing.ts";
+
+export interface ConfiguredTracingDeps {
+  log: Logger;
+  version: string;
+  /** The outbox of the database, where traces may wait; it knows the runs, too. */
+  outbox?: (OutboxTable & { superseded: AskSuperseded }) | undefined;
+}
 
 /**
  * The tracing a configuration asks for, with the functions it names loaded. Rejects with `startup_failed` if one
@@ -13,7 +22,7 @@ import { loadTracing } from "./tracing.ts";
  */
 export async function loadConfiguredTracing(
   config: Config,
-  deps: { log: Logger; version: string },
+  deps: ConfiguredTracingDeps,
 ): Promise<Observer> {
   const { mask, route, projects, capture, ...langfuse } = config.langfuse;
   const load = (option: "mask" | "route") =>
@@ -31,7 +40,7 @@ export async function loadConfiguredTracing(
       traceparent: config.tracing.traceparent,
       version: deps.version,
     },
-    { log: deps.log, spool: toSpool(config) },
+    { log: deps.log, spool: toSpool(config, deps.outbox), superseded: deps.outbox?.superseded },
   );
 }
 
@@ -39,9 +48,17 @@ function toTarget<Name extends "otlp" | "phoenix">(name: Name, target: OtlpTarge
   return target === undefined ? [] : [{ name, ...target }];
 }
 
-/** Where traces wait on disk; `undefined` where they wait in memory. */
-function toSpool({ tracing }: Config): SpoolOptions | undefined {
-  if (tracing.spool === "memory") return undefined;
+/** Where traces wait; `undefined` where that is memory. */
+function toSpool({ tracing, database }: Config, table: OutboxTable | undefined): Spool | undefined {
   const { directory: folder, fsync, maxBytes, maxAgeMs, maxRecordBytes } = tracing;
-  return { folder, fsync, limits: { maxBytes, maxAgeMs, maxRecordBytes } };
+  const limits = { maxBytes, maxAgeMs, maxRecordBytes };
+  switch (tracing.spool) {
+    case "memory":
+      return undefined;
+    case "disk":
+      return { folder, fsync, limits };
+    case "database":
+      if (table === undefined) throw new Error("tracing.spool is database, and none was opened");
+      return new Outbox({ table, alone: database.url === undefined, limits });
+  }
 }

@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
 import { composeObservers } from "./compose.ts";
-import type { SpoolOptions } from "./delivery/spooled-sender.ts";
+import type { AskSuperseded } from "./delivery/record.ts";
+import type { Spool } from "./delivery/spooled-sender.ts";
 import type { LangfuseConfig, Mask } from "./langfuse/config.ts";
 import { traceIdOf } from "./langfuse/identity.ts";
 import { loadLangfuseObserver } from "./langfuse/observer.ts";
@@ -45,8 +46,10 @@ export interface TracingOptions {
 
 export interface TracingDeps {
   log: Logger;
-  /** Where traces wait on disk; in memory without it. */
-  spool?: SpoolOptions | undefined;
+  /** Where traces wait; in memory without it. */
+  spool?: Spool | undefined;
+  /** Who knows what became of a run, for roots that wait for its result. */
+  superseded?: AskSuperseded | undefined;
 }
 
 /**

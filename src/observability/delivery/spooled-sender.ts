@@ -1,18 +1,23 @@
 import { join } from "node:path";
 import type { Logger } from "pino";
 import type { DeliveryStatus } from "../observer.ts";
-import { createDiskStore, type DiskLimits, type StoreEvent } from "./disk-store.ts";
+import { createDiskStore } from "./disk-store.ts";
+import type { Limits, StoreEvent } from "./limits.ts";
 import { createMemoryStore } from "./memory-store.ts";
+import { Outbox } from "./outbox.ts";
 import type { RecordStore } from "./record.ts";
 import { createSender, type Sender, type SenderOptions } from "./sender.ts";
 
-/** Where records wait on disk. */
-export interface SpoolOptions {
+/** Where records wait: on disk, or in the database. */
+export type Spool = SpoolFolder | Outbox;
+
+/** A folder of files. */
+export interface SpoolFolder {
   /** The folder of all targets; one folder of each target is made in it. Processes may share it. */
   folder: string;
   /** Waits for the disk itself after every write. Default false: safe against `kill -9`, not against power loss. */
   fsync?: boolean | undefined;
-  limits?: Partial<DiskLimits> | undefined;
+  limits?: Partial<Limits> | undefined;
 }
 
 /** What a target sends. */
@@ -20,7 +25,7 @@ export type Stream = "spans" | "scores";
 
 export interface SpooledSenderOptions extends Omit<SenderOptions, "store"> {
   /** Without it records wait in memory. */
-  spool: SpoolOptions | undefined;
+  spool: Spool | undefined;
   /** Such as `langfuse`; the name of its folder. */
   target: string;
   stream: Stream;
@@ -39,9 +44,15 @@ export function spoolFolders(
   };
 }
 
+/** The name of a target's stream in the database. */
+function outboxQueue(target: string, stream: Stream): string {
+  return `${target}/${stream}`;
+}
+
 /** A sender with the store the options ask for, which says in the log what becomes of it. */
 export function createSpooledSender(options: SpooledSenderOptions): Sender {
   const { spool, target, stream, log: _log, ...rest } = options;
+  const { superseded } = options;
   const say = createStoreLog(options);
   const sender: Sender = createSender({ ...rest, store: openStore() });
   return sender;
@@ -52,8 +63,15 @@ export function createSpooledSender(options: SpooledSenderOptions): Sender {
         say({ kind: "dropped", records, why: "the queue is full" }),
       );
     }
+    if (spool instanceof Outbox) {
+      return spool.openStore(outboxQueue(target, stream), {
+        onEvent: say,
+        onAdopted: () => sender.wake(),
+      });
+    }
     const folders = spoolFolders(spool.folder, target, stream);
     return createDiskStore({
+      superseded,
       folder: folders.records,
       deadLetterFolder: folders.deadLetters,
       limits: spool.limits,
@@ -70,19 +88,23 @@ function createStoreLog({
   spool,
   log,
 }: SpooledSenderOptions): (event: StoreEvent) => void {
-  const folder =
-    spool === undefined ? "memory" : spoolFolders(spool.folder, target, stream).records;
-  const base = { target, folder };
+  const place =
+    spool === undefined
+      ? "memory"
+      : spool instanceof Outbox
+        ? "the database"
+        : spoolFolders(spool.folder, target, stream).records;
+  const base = { target, place };
   return (event) => {
     switch (event.kind) {
-      case "disk_away":
+      case "away":
         log.error(
           base,
-          `The ${stream} for ${target} cannot be written to ${folder} (${event.error}). They wait in memory until the disk takes them again; runs are not affected.`,
+          `The ${stream} for ${target} cannot be written to ${place} (${event.error}). They wait in memory until it takes them again; runs are not affected.`,
         );
         break;
-      case "disk_back":
-        log.info(base, `The ${stream} for ${target} are written to ${folder} again.`);
+      case "back":
+        log.info(base, `The ${stream} for ${target} are written to ${place} again.`);
         break;
       case "adopted":
         if (event.records + event.torn === 0) break;

@@ -1,10 +1,7 @@
 import type { Logger } from "pino";
+import type { AskSuperseded } from "../delivery/record.ts";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
-import {
-  createSpooledSender,
-  toDeliveryStatus,
-  type SpoolOptions,
-} from "../delivery/spooled-sender.ts";
+import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
 import { createHttpTransport } from "../delivery/transport.ts";
 import type { Mask } from "../langfuse/config.ts";
 import type { Dialect } from "../langfuse/dialect.ts";
@@ -56,8 +53,10 @@ export interface OtlpConfig {
 
 export interface OtlpDeps {
   log: Logger;
-  /** Where traces wait on disk; in memory without it. */
-  spool?: SpoolOptions | undefined;
+  /** Where traces wait; in memory without it. */
+  spool?: Spool | undefined;
+  /** Who knows what became of a run, for roots that wait for its result. */
+  superseded?: AskSuperseded | undefined;
 }
 
 const TITLES = { otlp: "the OTLP backend", phoenix: "Phoenix" } as const;
@@ -89,7 +88,7 @@ class OtlpObserver implements Observer {
     this.#log = deps.log;
     const dialect = config.name === "phoenix" ? createOpenInferenceDialect() : genAiDialect;
     const scope = { name: "aegra", version: config.version ?? "0" };
-    this.#sender = this.#createSender(scope, deps.spool);
+    this.#sender = this.#createSender(scope, deps);
     this.#environment = {
       settings: {
         mask: config.mask,
@@ -107,6 +106,7 @@ class OtlpObserver implements Observer {
         encode: config.protocol === "http/json" ? encodeJsonSpan : createSpanEncoder(),
       }),
       recorded: () => this.#sender.recorded(),
+      settle: (root, stored) => this.#sender.settle(root, stored),
       schemas: new WeakMap(),
       notice: (kind, message) =>
         this.#once(kind, () => {
@@ -198,14 +198,15 @@ class OtlpObserver implements Observer {
       );
   }
 
-  #createSender(scope: { name: string; version: string }, spool: SpoolOptions | undefined): Sender {
+  #createSender(scope: { name: string; version: string }, deps: OtlpDeps): Sender {
     const { name, protocol, url, headers, timeoutMs } = this.#config;
     const json = protocol === "http/json";
     const origin = { resource: this.#config.resource, scope };
     const title = TITLES[name];
     return createSpooledSender({
-      spool,
-      // What waits on disk is in one form or the other.
+      spool: deps.spool,
+      superseded: deps.superseded,
+      // What waits is in one form or the other.
       target: json ? `${name}-json` : name,
       stream: "spans",
       log: this.#log,
