@@ -52,6 +52,8 @@ function toOperation(route: Route): object {
     tags: [route.tag],
     summary: route.summary,
     operationId: toOperationId(route),
+    // What the on handlers of the project's authentication are asked with.
+    "x-permission": route.permission,
     parameters: [...toParameters(route.params, "path"), ...toParameters(route.query, "query")],
     ...(route.body && {
       requestBody: {

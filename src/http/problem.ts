@@ -24,6 +24,11 @@ export function toProblemResponse(error: unknown, c: Context, log: Logger): Resp
   if (refusal.code === "internal") {
     log.error({ err: error, request_id: requestId, path: c.req.path }, "request failed");
   }
+  const { cause } = refusal;
+  // The client is not told why an authentication handler failed; whoever wrote it must be.
+  if (isAuthRefusal(refusal) && cause instanceof Error && !("status" in cause)) {
+    log.warn({ err: cause, request_id: requestId, path: c.req.path }, "an auth handler failed");
+  }
   const problem: Problem = {
     detail: refusal.message,
     code: refusal.code,
@@ -34,6 +39,10 @@ export function toProblemResponse(error: unknown, c: Context, log: Logger): Resp
     ...(ERRORS[refusal.code].retryable && refusal.status === 503 && { "Retry-After": "1" }),
     ...refusal.headers,
   });
+}
+
+function isAuthRefusal({ code }: ServerError): boolean {
+  return code === "unauthenticated" || code === "forbidden";
 }
 
 function toRefusal(error: unknown): ServerError {
