@@ -14,6 +14,7 @@ interface Theirs {
   run_id: string;
   assistant_id: string;
   checkpoint_id: string;
+  cron_id: string;
   key: string;
   /** A thread with a run that waits for an hour. */
   pending: { thread_id: string; run_id: string };
@@ -47,7 +48,7 @@ const ATTEMPTS: Record<string, Attempt | "public"> = {
     shows: SECRET,
   },
   "POST /assistants/search": { json: () => ({}), eve: 200, ada: 200, shows: SECRET },
-  "POST /assistants/count": { json: () => ({ name: SECRET }), eve: 200, ada: 200 },
+  "POST /assistants/count": { json: () => ({}), eve: 200, ada: 200, shows: "^[1-9]" },
   "GET /assistants/{assistant_id}": { eve: 404, ada: 200, shows: SECRET },
   "PATCH /assistants/{assistant_id}": {
     json: () => ({ metadata: { taken: true } }),
@@ -88,7 +89,7 @@ const ATTEMPTS: Record<string, Attempt | "public"> = {
     shows: SECRET,
   },
   "POST /threads/search": { json: () => ({}), eve: 200, ada: 200, shows: SECRET },
-  "POST /threads/count": { json: () => ({}), eve: 200, ada: 200 },
+  "POST /threads/count": { json: () => ({}), eve: 200, ada: 200, shows: "^[1-9]" },
   "GET /threads/{thread_id}": { eve: 404, ada: 200, shows: SECRET },
   "PATCH /threads/{thread_id}": {
     json: () => ({ metadata: { taken: true } }),
@@ -193,6 +194,29 @@ const ATTEMPTS: Record<string, Attempt | "public"> = {
     ada: 200,
     shows: SECRET,
   },
+  "POST /runs/crons": {
+    json: ({ assistant_id }) => ({ assistant_id, ...RUN, schedule: "0 0 1 1 *" }),
+    eve: 404,
+    ada: 200,
+    shows: SECRET,
+  },
+  "POST /threads/{thread_id}/runs/crons": {
+    json: () => ({ assistant_id: "five", ...RUN, schedule: "0 0 1 1 *" }),
+    eve: 404,
+    ada: 200,
+    shows: SECRET,
+  },
+  "POST /runs/crons/search": { json: () => ({}), eve: 200, ada: 200, shows: SECRET },
+  "POST /runs/crons/count": { json: () => ({}), eve: 200, ada: 200, shows: "^[1-9]" },
+  "GET /runs/crons/{cron_id}": { eve: 404, ada: 200, shows: SECRET },
+  "PATCH /runs/crons/{cron_id}": {
+    json: () => ({ enabled: false, metadata: { taken: true } }),
+    eve: 404,
+    ada: 200,
+    shows: SECRET,
+  },
+  "DELETE /runs/crons/{cron_id}": { eve: 404, ada: 204 },
+
   // Without tracing there is nothing to judge; only the owner is told so.
   "POST /runs/{run_id}/feedback": { json: () => ({ key: "k", score: 1 }), eve: 404, ada: 409 },
 
@@ -302,6 +326,7 @@ describe("two tenants with an owner filter", () => {
         status: attempt.eve,
         text: expect.not.stringContaining(SECRET) as string,
       });
+      if (name.endsWith("/count")) expect({ name, text: eve.text }).toEqual({ name, text: "0" });
       if (attempt.eve === 200) {
         expect({ name, text: eve.text }).toEqual({
           name,
@@ -333,6 +358,7 @@ describe("two tenants with an owner filter", () => {
     const theirs = await createTheirs();
     const eve = createClient(server.url, as("eve"));
     expect(await eve.assistants.count()).toBe(0);
+    expect(await eve.crons.count()).toBe(0);
     const { thread_id } = await eve.threads.create();
     expect(await eve.threads.count()).toBe(1);
     const waiting = await eve.runs.create(thread_id, "five", { afterSeconds: 3600 });
@@ -372,6 +398,11 @@ describe("two tenants with an owner filter", () => {
       input,
       afterSeconds: 3600,
     });
+    const cron = (await client.crons.create(assistant_id, {
+      input,
+      metadata,
+      schedule: "0 0 1 1 *",
+    })) as unknown as { cron_id: string };
     const stateless = await client.runs.create(null, assistant_id, { input });
     await client.runs.join(thread_id, run.run_id);
     const state = await client.threads.getState(thread_id);
@@ -380,6 +411,7 @@ describe("two tenants with an owner filter", () => {
       run_id: run.run_id,
       assistant_id,
       checkpoint_id: state.checkpoint.checkpoint_id!,
+      cron_id: cron.cron_id,
       key,
       pending: { thread_id: waiting.thread_id, run_id: pending.run_id },
       stateless: stateless.run_id,
@@ -389,7 +421,7 @@ describe("two tenants with an owner filter", () => {
   /** All that Ada has, as she sees it. */
   async function readAll(theirs: Theirs): Promise<unknown[]> {
     const client = ada();
-    const { thread_id, pending } = theirs;
+    const { thread_id, pending, cron_id } = theirs;
     return Promise.all([
       client.assistants.get(theirs.assistant_id),
       client.threads.get(thread_id),
@@ -398,6 +430,9 @@ describe("two tenants with an owner filter", () => {
       client.threads.get(pending.thread_id),
       client.runs.get(pending.thread_id, pending.run_id),
       client.store.getItem(["notes"], theirs.key),
+      request(server.url, `/runs/crons/${cron_id}`, { headers: as("ada") }).then(
+        ({ json }) => json,
+      ),
     ]);
   }
 
