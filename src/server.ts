@@ -5,12 +5,15 @@ import { toModuleReference } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
 import { AssistantGraphs } from "./engine/assistants.ts";
 import { Crons } from "./engine/crons.ts";
+import { Commands } from "./engine/commands.ts";
 import { EventLog } from "./engine/event-log.ts";
 import { Feedback } from "./engine/feedback.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
 import { createRunCheckpoints } from "./engine/run-checkpoints.ts";
 import { RunEngine, systemAssistantId } from "./engine/runs.ts";
 import { Sweeper } from "./engine/sweeper.ts";
+import { ThreadStreams } from "./engine/thread-stream.ts";
+import { ThreadWatch } from "./engine/thread-watch.ts";
 import { ThreadStates } from "./engine/threads.ts";
 import { Worker } from "./engine/worker.ts";
 import { ServerError } from "./errors.ts";
@@ -133,6 +136,11 @@ async function compose(
     observer,
     secret: await sharedSecret(database, "feedback_links"),
   });
+  const threadWatch = new ThreadWatch({
+    positions: (threadIds) => threads.streamPositions(threadIds),
+    log,
+  });
+  closers.push(async () => threadWatch.close());
   const worker = new Worker({
     runs,
     queue,
@@ -142,6 +150,11 @@ async function compose(
     graphs: () => graphs,
     observer,
     feedback,
+    onStarted(run) {
+      threadWatch.hint(run.thread_id);
+      // Others find a run of the first API by looking; one that a page waits for is worth a statement.
+      if (run.kwargs.protocol) mailbox.send({ kind: "thread", thread_id: run.thread_id });
+    },
     log,
     concurrency: config.workers.concurrency,
     leaseMs: LEASE_MS,
@@ -150,9 +163,13 @@ async function compose(
     log,
     onMessage(message) {
       if (message.kind === "run") worker.poke();
+      else if (message.kind === "thread") threadWatch.hint(message.thread_id);
       else worker.stop(message.run_id, message.action);
     },
-    onMissed: () => worker.poke(),
+    onMissed() {
+      worker.poke();
+      threadWatch.poke();
+    },
   });
   closers.push(() => mailbox.close());
   const engine = new RunEngine({
@@ -178,6 +195,13 @@ async function compose(
   const cronRows = createCronRepository(database);
   const crons = new Crons({ crons: cronRows, runs: engine, log });
   closers.push(() => crons.close());
+  const streams = new ThreadStreams({
+    runs,
+    engine,
+    watch: threadWatch,
+    lastPosition: async (threadId) =>
+      (await threads.streamPositions([threadId])).get(threadId) ?? 0,
+  });
   const sweeper = new Sweeper({ runs, events: runEvents, log });
   closers.push(() => sweeper.close());
 
@@ -190,6 +214,8 @@ async function compose(
     crons,
     cronRows,
     states,
+    streams,
+    commands: new Commands({ engine, runs, threads, states }),
     drawings: new AssistantGraphs({ graphs: () => graphs, store }),
     feedback,
     store,
@@ -229,6 +255,7 @@ async function compose(
     await stopped;
     await observer.shutdown(Math.max(2_000, graceMs / 2));
     await sweeper.close();
+    threadWatch.close();
     await mailbox.close();
     store.stop();
     await checkpoints.close();

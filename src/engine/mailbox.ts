@@ -6,7 +6,11 @@ import type { Database, Subscription } from "../storage/database.ts";
 const CHANNEL = "aegra";
 
 /** What processes tell each other. A hint that saves waiting: whoever misses one finds out by looking. */
-export type Message = { kind: "run" } | { kind: "cancel"; run_id: string; action: CancelAction };
+export type Message =
+  | { kind: "run" }
+  | { kind: "cancel"; run_id: string; action: CancelAction }
+  /** A run has taken its place in the thread's stream. */
+  | { kind: "thread"; thread_id: string };
 
 /** Sends and receives messages between the processes of one database. The opener closes it. */
 export interface Mailbox {

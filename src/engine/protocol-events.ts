@@ -7,6 +7,7 @@ export interface GraphProtocolEvent {
 }
 
 const NAME_END = "|";
+const CUSTOM = "custom:";
 
 /** The name under which an event is kept: its channel, then its namespace. */
 export function toEventName(channel: string, namespace: readonly string[]): string {
@@ -16,7 +17,7 @@ export function toEventName(channel: string, namespace: readonly string[]): stri
 /** The channel and the namespace in an event's name. */
 export function fromEventName(name: string): { channel: string; namespace: string[] } {
   const [channel = "", ...namespace] = name.split(NAME_END);
-  return { channel, namespace };
+  return { channel: channel.startsWith(CUSTOM) ? decodeURIComponent(channel) : channel, namespace };
 }
 
 /**
@@ -25,7 +26,9 @@ export function fromEventName(name: string): { channel: string; namespace: strin
  * of its own, once: `asked` holds the ids of those that were told.
  */
 export function fromProtocolEvent(event: GraphProtocolEvent, asked: Set<string>): StreamPart[] {
-  const { namespace, timestamp, node, data } = event.params;
+  const { namespace, timestamp, data } = event.params;
+  // A question is told as an update of a node that is none.
+  const node = event.params.node === "__interrupt__" ? undefined : event.params.node;
   const part = (channel: string, payload: unknown): StreamPart => ({
     event: toEventName(channel, namespace),
     data: { namespace, timestamp, ...(node !== undefined && { node }), data: payload },
@@ -43,7 +46,8 @@ export function fromProtocolEvent(event: GraphProtocolEvent, asked: Set<string>)
       return Object.keys(values).length === 0 ? told : [...told, part("values", values)];
     }
     case "updates":
-      if (node === "__interrupt__") return questions((data as { values?: unknown }).values);
+      if (event.params.node === "__interrupt__")
+        return questions((data as { values?: unknown }).values);
       return [part("updates", data)];
     case "tasks":
       return [part("tasks", toPublicTask(data as Record<string, unknown>))];
@@ -63,9 +67,9 @@ export function fromProtocolEvent(event: GraphProtocolEvent, asked: Set<string>)
   }
 }
 
-/** A graph's own channel, whose name may hold anything. */
-export function toCustomChannel(name: string): string {
-  return `custom:${encodeURIComponent(name)}`;
+/** A graph's own channel as it is kept: its name may hold anything. */
+function toCustomChannel(name: string): string {
+  return CUSTOM + encodeURIComponent(name);
 }
 
 function newQuestions(

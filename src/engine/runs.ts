@@ -13,6 +13,7 @@ import type { ThreadRepository } from "../storage/threads.ts";
 import type { PublicError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
+import type { Message } from "./mailbox.ts";
 import { placeTrace } from "./observed-run.ts";
 import { toGraphHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
@@ -48,6 +49,8 @@ export interface RunRequest {
   threadFilter: Filter | undefined;
   /** What an assistant must hold for the caller to use it. Not asked about the server's own for its graphs. */
   assistantFilter: (assistantId: string) => Promise<Filter | undefined>;
+  /** Which events the run tells; without it, those of its stream modes. */
+  protocol?: "v2" | undefined;
 }
 
 /** What a wait or join answers: the final values, or `__error__`. */
@@ -71,10 +74,8 @@ export interface RunEngineOptions {
   feedback: Feedback;
   observer: Observer;
   graphs: () => GraphRegistry;
-  /** Tells the other processes: a run waits, or a run is to be stopped. */
-  notify: (
-    message: { kind: "run" } | { kind: "cancel"; run_id: string; action: CancelAction },
-  ) => void;
+  /** Tells all processes: a run waits, or is to be stopped, or has taken its place in its thread's stream. */
+  notify: (message: Message) => void;
 }
 
 /** Runs as behaviour: asked for, followed, awaited and stopped, wherever they are executed. */
@@ -263,7 +264,10 @@ export class RunEngine {
       this.#options.notify({ kind: "cancel", run_id: run.run_id, action });
     }
     if (done === "ended" && action === "rollback") await this.#options.runs.delete(run.run_id);
-    if (done === "ended") this.#options.worker.poke();
+    if (done === "ended") {
+      this.#options.worker.poke();
+      this.#options.notify({ kind: "thread", thread_id: run.thread_id });
+    }
     if (!options.wait || done !== "asked") return;
     await this.wait(run);
   }
@@ -353,6 +357,7 @@ function toNewRun(options: {
     durability: body.durability ?? toDurability(body.checkpoint_during),
     on_disconnect: body.on_disconnect,
     feedback_keys: body.feedback_keys?.length ? body.feedback_keys : undefined,
+    protocol: request.protocol,
   };
   const settings = Object.fromEntries(
     Object.entries(config.configurable ?? {}).filter(([key]) => !PLACE.has(key)),

@@ -40,6 +40,8 @@ export interface WorkerOptions {
   graphs: () => GraphRegistry;
   observer: Observer;
   feedback: Feedback;
+  /** Is told of every run this worker takes up. */
+  onStarted: (run: RunRecord) => void;
   log: Logger;
   /** Runs executed at the same time. */
   concurrency: number;
@@ -118,6 +120,7 @@ export class Worker {
       ended: Promise.resolve(undefined),
     };
     this.#active.set(run.run_id, active);
+    this.#options.onStarted(run);
     active.ended = this.#execute(run, active, emptyThread)
       .catch((error: unknown) => {
         this.#complain(error, this.#logOf(run));

@@ -7,7 +7,9 @@ import type { CorsConfig } from "../config/schema.ts";
 import type { AssistantGraphs } from "../engine/assistants.ts";
 import type { Crons } from "../engine/crons.ts";
 import type { Feedback } from "../engine/feedback.ts";
+import type { Commands } from "../engine/commands.ts";
 import type { RunEngine } from "../engine/runs.ts";
+import type { ThreadStreams } from "../engine/thread-stream.ts";
 import type { ThreadStates } from "../engine/threads.ts";
 import { z } from "zod";
 import { ServerError } from "../errors.ts";
@@ -27,6 +29,7 @@ import type { Route, RouteAnswer } from "./route.ts";
 import { a2aRoutes } from "./routes/a2a.ts";
 import { assistantRoutes } from "./routes/assistants.ts";
 import { cronRoutes } from "./routes/crons.ts";
+import { commandRoutes } from "./routes/commands.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
 import { mcpRoutes } from "./routes/mcp.ts";
 import { metaRoutes } from "./routes/meta.ts";
@@ -34,6 +37,7 @@ import { metricsRoutes } from "./routes/metrics.ts";
 import { runBatchRoutes } from "./routes/run-batches.ts";
 import { runRoutes } from "./routes/runs.ts";
 import { storeRoutes } from "./routes/store.ts";
+import { threadStreamRoutes } from "./routes/thread-streams.ts";
 import { threadRoutes } from "./routes/threads.ts";
 
 export interface AppDeps {
@@ -44,6 +48,8 @@ export interface AppDeps {
   crons: Crons;
   cronRows: CronRepository;
   states: ThreadStates;
+  streams: ThreadStreams;
+  commands: Commands;
   drawings: AssistantGraphs;
   feedback: Feedback;
   store: BaseStore;
@@ -74,6 +80,8 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...runRoutes(deps),
     ...runBatchRoutes(deps),
     ...cronRoutes(deps),
+    ...commandRoutes(deps),
+    ...threadStreamRoutes(deps),
     ...feedbackRoutes(deps),
     ...storeRoutes({ store: deps.store }),
     ...mcpRoutes(deps),

@@ -1,6 +1,6 @@
 /** One event as it goes out. Without an id a client cannot go on after it. */
 export interface ServerSentEvent {
-  id?: number;
+  id?: number | string;
   event: string;
   /** JSON on one line. */
   data: string;

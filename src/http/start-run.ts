@@ -15,7 +15,12 @@ export type Caller = Pick<
 export async function startRun(
   engine: RunEngine,
   caller: Caller,
-  run: { threadId: string | undefined; body: RunCreate; trigger?: string },
+  run: {
+    threadId: string | undefined;
+    body: RunCreate;
+    trigger?: string;
+    protocol?: RunRequest["protocol"];
+  },
 ): Promise<RunRecord> {
   const { threadId } = run;
   const runId = uuid7();
@@ -24,6 +29,7 @@ export async function startRun(
     ...toRunRequest(caller, run.trigger ?? "api"),
     runId,
     threadFilter: filter,
+    protocol: run.protocol,
   });
 }
 

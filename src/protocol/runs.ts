@@ -66,12 +66,16 @@ const SendTarget = z
   .transform(({ node, input, args }) => ({ node, input: input ?? args }));
 const GotoTarget = z.union([z.string(), SendTarget]);
 
+/** Where a command sends a graph, and what it writes into the state. */
+export const Goto = z.union([GotoTarget, z.array(GotoTarget)]).nullish();
+export const CommandUpdate = z
+  .union([z.record(z.string(), z.unknown()), z.array(z.tuple([z.string(), z.unknown()]))])
+  .nullish();
+
 export const Command = z
   .strictObject({
-    goto: z.union([GotoTarget, z.array(GotoTarget)]).nullish(),
-    update: z
-      .union([z.record(z.string(), z.unknown()), z.array(z.tuple([z.string(), z.unknown()]))])
-      .nullish(),
+    goto: Goto,
+    update: CommandUpdate,
     // LangGraph takes a null answer for no answer.
     resume: z.unknown(),
     // How LangGraph's own `Command` introduces itself: `RemoteGraph` sends one as it is.

@@ -128,7 +128,13 @@ export interface RunRepository {
   /** The newest checkpoint of the run's thread that is not the run's own; `undefined` if there is none. */
   checkpointBefore(run: { run_id: string; thread_id: string }): Promise<string | undefined>;
   /** The first run of a thread's stream after a place in it; `undefined` if none has started since. */
-  nextInStream(threadId: string, position: number): Promise<RunRecord | undefined>;
+  nextInStream(
+    threadId: string,
+    position: number,
+    filter: Filter | undefined,
+  ): Promise<RunRecord | undefined>;
+  /** The last run of a thread's stream; `undefined` if none has started. */
+  lastInStream(threadId: string): Promise<RunRecord | undefined>;
   /** Deletes a run that has ended; false if it is active or absent. */
   delete(runId: string): Promise<boolean>;
   /** Deletes finished runs without a thread that ended before now minus `olderThanMs`. */
@@ -233,11 +239,22 @@ export function createRunRepository(database: Queryable): RunRepository {
       return rows[0]?.checkpoint_id ?? undefined;
     },
 
-    async nextInStream(threadId, position) {
+    async nextInStream(threadId, position, filter) {
+      const conditions = passing(filter)
+        .add((p) => `thread_id = ${p(threadId)}`)
+        .add((p) => `stream_position > ${p(position)}`);
       const { rows } = await database.query<RunRecord>(
-        `SELECT ${RUN_COLUMNS} FROM runs WHERE thread_id = $1 AND stream_position > $2
-         ORDER BY stream_position LIMIT 1`,
-        [threadId, position],
+        `SELECT ${RUN_COLUMNS} FROM runs ${conditions.sql} ORDER BY stream_position LIMIT 1`,
+        conditions.params,
+      );
+      return rows[0];
+    },
+
+    async lastInStream(threadId) {
+      const { rows } = await database.query<RunRecord>(
+        `SELECT ${RUN_COLUMNS} FROM runs WHERE thread_id = $1 AND stream_position IS NOT NULL
+         ORDER BY stream_position DESC LIMIT 1`,
+        [threadId],
       );
       return rows[0];
     },

@@ -33,6 +33,8 @@ export interface ThreadRepository {
     filter: Filter | undefined,
   ): Promise<{ threads: Thread[]; total: number }>;
   count(search: ThreadFilter, filter: Filter | undefined): Promise<number>;
+  /** The last place that a run has in the stream of each of these threads; no entry for an unknown thread. */
+  streamPositions(threadIds: readonly string[]): Promise<Map<string, number>>;
 }
 
 /**
@@ -157,6 +159,14 @@ export function createThreadRepository(database: Database): ThreadRepository {
         conditions.params,
       );
       return rows[0]?.count ?? 0;
+    },
+
+    async streamPositions(threadIds) {
+      const { rows } = await database.query<{ thread_id: string; position: number }>(
+        "SELECT thread_id, last_stream_position AS position FROM threads WHERE thread_id = ANY($1::uuid[])",
+        [threadIds],
+      );
+      return new Map(rows.map((row) => [row.thread_id, row.position]));
     },
   };
 }
