@@ -10,6 +10,7 @@ import { EventLog } from "./engine/event-log.ts";
 import { Feedback } from "./engine/feedback.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
 import { createRunCheckpoints } from "./engine/run-checkpoints.ts";
+import { RunWatch } from "./engine/run-watch.ts";
 import { RunEngine, systemAssistantId } from "./engine/runs.ts";
 import { Sweeper } from "./engine/sweeper.ts";
 import { ThreadStreams } from "./engine/thread-stream.ts";
@@ -45,6 +46,10 @@ import { createTraceOutbox, type TraceOutbox } from "./storage/trace-outbox.ts";
 
 /** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
 const LEASE_MS = 10_000;
+/** How often runs of other processes are looked at that no hint tells of. */
+const WATCH_POLL_MS = 1_000;
+/** What the database keeps of the events of one execution. */
+const MAX_LOGGED_BYTES = 64 * 1024 * 1024;
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_GRACE_MS = 10_000;
 
@@ -130,7 +135,26 @@ async function compose(
   const store = await openStore(database, await toStoreOptions(config));
   closers.push(async () => store.stop());
 
-  const events = new EventLog({ repository: runEvents, serialise: toJson });
+  // PGlite has one process at a time.
+  const alone = database.kind === "pglite";
+  const watch = new RunWatch({
+    states: (runIds) => runEvents.states(runIds),
+    ask: (runId) => mailbox.send({ kind: "follow", run_id: runId, log: true }),
+    pollMs: WATCH_POLL_MS,
+    log,
+  });
+  closers.push(async () => watch.close());
+  const events = new EventLog({
+    repository: runEvents,
+    serialise: toJson,
+    watch,
+    askToLog: (runId) => mailbox.send({ kind: "follow", run_id: runId, log: true }),
+    announce: (runId) => mailbox.send({ kind: "changed", run_ids: [runId] }),
+    alone,
+    maxLoggedBytes: MAX_LOGGED_BYTES,
+    log,
+  });
+  closers.push(async () => events.close());
   const langgraphVersion = packageVersion("@langchain/langgraph");
   const feedback = new Feedback({
     observer,
@@ -163,11 +187,17 @@ async function compose(
     log,
     onMessage(message) {
       if (message.kind === "run") worker.poke();
+      else if (message.kind === "cancel") worker.stop(message.run_id, message.action);
       else if (message.kind === "thread") threadWatch.hint(message.thread_id);
-      else worker.stop(message.run_id, message.action);
+      else if (message.kind === "changed") watch.hint(message.run_ids);
+      else {
+        events.follow(message.run_id);
+        if (message.log) events.log(message.run_id);
+      }
     },
     onMissed() {
       worker.poke();
+      watch.poke();
       threadWatch.poke();
     },
   });
@@ -182,7 +212,9 @@ async function compose(
     feedback,
     observer,
     graphs: () => graphs,
+    watch,
     notify: (message) => mailbox.send(message),
+    alone,
   });
   const states = new ThreadStates({
     states: createThreadStateRepository(database),
@@ -234,7 +266,7 @@ async function compose(
   // PGlite has one process at a time, so a run that is marked running belongs to one that is gone.
   const recovered = await queue.recover({
     held: [],
-    everything: database.kind === "pglite",
+    everything: alone,
   });
   if (recovered.length > 0) {
     log.warn({ runs: recovered.length }, "runs that were cut off go on where they stopped");
@@ -251,6 +283,8 @@ async function compose(
     http.closeIdleConnections();
     await crons.close();
     await worker.drain(graceMs);
+    events.close();
+    watch.close();
     http.closeAllConnections();
     await stopped;
     await observer.shutdown(Math.max(2_000, graceMs / 2));

@@ -17,10 +17,10 @@ import type { Message } from "./mailbox.ts";
 import { placeTrace } from "./observed-run.ts";
 import { toGraphHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
+import { firstIdOf } from "./run-stream.ts";
+import type { RunWatch } from "./run-watch.ts";
 import type { Worker } from "./worker.ts";
 
-/** How often a run in another process is looked at. */
-const LOOK_MS = 250;
 const ASSISTANT_NAMESPACE = "6ba7b821-9dad-11d1-80b4-00c04fd430c8";
 /** What of a config says where a run starts, which is for that run alone. */
 const PLACE = new Set(["checkpoint_id", "checkpoint_ns", "checkpoint_map"]);
@@ -51,6 +51,8 @@ export interface RunRequest {
   assistantFilter: (assistantId: string) => Promise<Filter | undefined>;
   /** Which events the run tells; without it, those of its stream modes. */
   protocol?: "v2" | undefined;
+  /** The client follows the run's events from here, wherever it is executed. */
+  follows?: boolean;
 }
 
 /** What a wait or join answers: the final values, or `__error__`. */
@@ -74,8 +76,11 @@ export interface RunEngineOptions {
   feedback: Feedback;
   observer: Observer;
   graphs: () => GraphRegistry;
-  /** Tells all processes: a run waits, or is to be stopped, or has taken its place in its thread's stream. */
+  watch: RunWatch;
+  /** Tells the other processes. */
   notify: (message: Message) => void;
+  /** No other process has this database. */
+  alone: boolean;
 }
 
 /** Runs as behaviour: asked for, followed, awaited and stopped, wherever they are executed. */
@@ -129,7 +134,9 @@ export class RunEngine {
     if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
     const temporary = threadId === undefined && body.on_completion === "delete";
     if (temporary) assertNoThreadNeeded(body);
-    const run = toNewRun({ threadId: threadId ?? uuid7(), temporary, body, assistant, request });
+    const { alone } = this.#options;
+    const id = threadId ?? uuid7();
+    const run = toNewRun({ threadId: id, temporary, body, assistant, request, alone });
     run.origin.trace = placeTrace(this.#options.observer, run);
     return run;
   }
@@ -164,7 +171,9 @@ export class RunEngine {
         );
       }
       if (created.run.status === "running") {
-        this.#options.worker.start(created.run, created.emptyThread);
+        const { run, emptyThread } = created;
+        const askedAt = claim?.askedAt ?? 0;
+        this.#options.worker.start(run, { askedAt, emptyThread, queued: false });
       }
       await this.announce(created.run);
       return created.run;
@@ -192,8 +201,10 @@ export class RunEngine {
     after: number,
     signal?: AbortSignal,
   ): AsyncGenerator<RunEvent[], void, void> {
-    const end = yield* this.log(run, after, signal);
-    if (end.run && !end.found) yield toClosingEvents(end.run, after);
+    const { kind, cursor } = yield* this.#follow(run, after, signal);
+    const ended =
+      kind === "expired" ? await this.#options.runs.get(run.run_id, undefined) : undefined;
+    if (ended) yield toClosingEvents(ended, cursor);
   }
 
   /** As `events`, with nothing made up: a run whose events are gone gives none. */
@@ -202,51 +213,63 @@ export class RunEngine {
     after: number,
     signal?: AbortSignal,
   ): AsyncGenerator<RunEvent[], LogEnd, void> {
-    const { events, runs } = this.#options;
-    const resumable = run.kwargs.resumable;
+    const { kind } = yield* this.#follow(run, after, signal);
+    const ended = kind !== "left" ? await this.#options.runs.get(run.run_id, undefined) : undefined;
+    return { run: ended, found: kind === "complete" };
+  }
+
+  /** The events wherever they are; then whether that was the end, with what was seen last. */
+  async *#follow(
+    run: RunRecord,
+    after: number,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<RunEvent[], { kind: "complete" | "expired" | "left"; cursor: number }, void> {
+    const { events } = this.#options;
     let cursor = after;
-    // Whether the events, or those that this reader has not seen, were found anywhere.
-    let found = false;
-    let ended: RunRecord | undefined;
+    const passOn = async function* <End>(
+      batches: AsyncGenerator<RunEvent[], End, void>,
+    ): AsyncGenerator<RunEvent[], End, void> {
+      for (;;) {
+        const { done, value } = await batches.next();
+        if (done) return value;
+        cursor = value.at(-1)!.id;
+        yield value;
+      }
+    };
     for (;;) {
-      const inMemory = events.read(run.run_id, cursor, signal);
-      found ||= inMemory !== undefined;
-      for await (const batch of inMemory ?? []) {
-        cursor = batch.at(-1)!.id;
-        yield batch;
-      }
-      if (signal?.aborted) return { run: undefined, found };
-      if (ended) break;
-      const now = await runs.get(run.run_id, undefined);
-      if (!now) return { run: undefined, found };
-      if (resumable) {
-        for await (const batch of events.stored(run.run_id, cursor)) {
-          cursor = batch.at(-1)!.id;
-          found = true;
-          yield batch;
-        }
-      }
-      if (!isTerminal(now.status)) {
-        await events.whenOpened(run.run_id, LOOK_MS, signal);
-        continue;
-      }
-      // It may have begun and ended between the look into memory and the look at the row.
-      ended = now;
+      const here = events.read(run.run_id, cursor, signal);
+      const over = here && (yield* passOn(here));
+      if (signal?.aborted) return { kind: "left", cursor };
+      if (over) return { kind: "complete", cursor };
+      const end = yield* passOn(events.tail(run.run_id, cursor, signal));
+      if (end.kind === "gone") return { kind: "left", cursor };
+      if (end.kind === "ended") return { kind: end.complete ? "complete" : "expired", cursor };
     }
-    found ||= resumable && (await events.isStored(run.run_id));
-    return { run: ended, found };
   }
 
   /** Waits for a run's end, here or in another process. Rejects only if `signal` aborts first. */
   async wait(run: RunRecord, signal?: AbortSignal): Promise<RunAnswer> {
-    for (;;) {
-      const ended = await abortable(this.#options.worker.ended(run.run_id), signal);
-      if (ended) return toAnswer(ended);
-      const now = await this.#options.runs.get(run.run_id, undefined);
-      if (!now) return {};
-      if (isTerminal(now.status)) return toAnswer(now);
-      await this.#options.events.whenOpened(run.run_id, LOOK_MS, signal);
-      signal?.throwIfAborted();
+    const { worker, runs, watch, notify } = this.#options;
+    const watched = watch.watch(run.run_id);
+    let asked = false;
+    try {
+      for (;;) {
+        // Taken before looking, so that an end between the look and the wait is not slept through.
+        const changed = watched.changed(signal);
+        const ended = await abortable(worker.ended(run.run_id), signal);
+        if (ended) return toAnswer(ended);
+        const now = await runs.get(run.run_id, undefined);
+        if (!now) return {};
+        if (isTerminal(now.status)) return toAnswer(now);
+        if (!asked && now.status === "running") {
+          asked = true;
+          notify({ kind: "follow", run_id: run.run_id, log: false });
+        }
+        await changed;
+        signal?.throwIfAborted();
+      }
+    } finally {
+      watched.close();
     }
   }
 
@@ -336,6 +359,7 @@ function toNewRun(options: {
   body: RunCreate;
   assistant: Assistant;
   request: RunRequest;
+  alone: boolean;
 }): NewRun {
   const { threadId, temporary, body, assistant, request } = options;
   const own = assistant.config as RunKwargs["config"];
@@ -377,6 +401,11 @@ function toNewRun(options: {
     afterSeconds: body.after_seconds ?? 0,
     filter: request.threadFilter,
     claim: undefined,
+    logged: body.stream_resumable
+      ? "always"
+      : request.follows && !options.alone
+        ? "unless_claimed"
+        : "on_demand",
   };
 }
 
@@ -437,8 +466,9 @@ function toClosingEvents(run: RunRecord, after: number): RunEvent[] {
   const start = { event: "metadata", data: { run_id: run.run_id, attempt: run.attempt } };
   const values = { event: "values", data: run.output ?? {} };
   const end = run.error ? { event: "error", data: run.error } : values;
+  const firstId = Math.max(after + 1, firstIdOf(run.attempt));
   return (after < 0 ? [start, end] : [end]).map(({ event, data }, index) => ({
-    id: after + 1 + index,
+    id: firstId + index,
     event,
     data: JSON.stringify(data),
   }));

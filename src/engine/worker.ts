@@ -1,20 +1,8 @@
 import { randomUUID } from "node:crypto";
-import type { BaseStore } from "@langchain/langgraph-checkpoint";
-import { ServerError } from "../errors.ts";
-import type { GraphRegistry } from "../graphs/registry.ts";
-import type { Logger } from "../observability/log.ts";
-import type { Observer, RunObservation } from "../observability/observer.ts";
 import type { CancelAction } from "../protocol/runs.ts";
-import type { Lease, RunQueue, RunResult } from "../storage/run-queue.ts";
-import type { RunRecord, RunRepository } from "../storage/runs.ts";
-import { toPublicError } from "./errors.ts";
-import type { EventLog, EventWriter } from "./event-log.ts";
-import type { Feedback } from "./feedback.ts";
-import { executeRun, type Stop } from "./execute.ts";
-import type { RunCheckpoints, RunStart } from "./run-checkpoints.ts";
-import { toObservedRun } from "./observed-run.ts";
-import { MAX_ATTEMPTS } from "./run-status.ts";
-import { settle } from "./settle.ts";
+import type { RunResult } from "../storage/run-queue.ts";
+import type { RunRecord } from "../storage/runs.ts";
+import { Attempt, type AttemptOptions } from "./attempt.ts";
 
 /*
  * The worker of one process:   open --drain--> draining --> stopped
@@ -27,39 +15,27 @@ import { settle } from "./settle.ts";
 
 const POLL_MS = 1_000;
 const RECOVER_MS = 2_000;
-/** How often the result of a run is offered to a database that does not answer. */
-const FINISH_TRIES = 6;
 
-export interface WorkerOptions {
-  runs: RunRepository;
-  queue: RunQueue;
-  events: EventLog;
-  /** `undefined` for a run without a thread. */
-  checkpointsOf: (start: RunStart) => RunCheckpoints | undefined;
-  store: BaseStore;
-  graphs: () => GraphRegistry;
-  observer: Observer;
-  feedback: Feedback;
+export interface WorkerOptions extends AttemptOptions {
   /** Is told of every run this worker takes up. */
   onStarted: (run: RunRecord) => void;
-  log: Logger;
   /** Runs executed at the same time. */
   concurrency: number;
   leaseMs: number;
 }
 
-interface ActiveRun {
-  lease: Lease;
-  controller: AbortController;
-  /** When the lease runs out if it is not renewed, in this process's clock. */
-  heldUntil: number;
-  ended: Promise<RunResult | undefined>;
+/** The right to create a run that this worker executes. */
+export interface Slot {
+  workerId: string;
+  leaseMs: number;
+  /** In this process's clock. */
+  askedAt: number;
 }
 
 export class Worker {
   readonly id = randomUUID();
   readonly #options: WorkerOptions;
-  readonly #active = new Map<string, ActiveRun>();
+  readonly #active = new Map<string, Attempt>();
   #reserved = 0;
   #draining = false;
   #claiming = false;
@@ -100,10 +76,10 @@ export class Worker {
    * A slot for a run that is about to be created, with the lease to create it under; `undefined` if all are
    * taken. Whoever reserves calls `start` or `unreserve`.
    */
-  reserve(): { workerId: string; leaseMs: number } | undefined {
+  reserve(): Slot | undefined {
     if (this.#draining || this.#free() <= 0) return undefined;
     this.#reserved += 1;
-    return { workerId: this.id, leaseMs: this.#options.leaseMs };
+    return { workerId: this.id, leaseMs: this.#options.leaseMs, askedAt: Date.now() };
   }
 
   unreserve(): void {
@@ -111,26 +87,28 @@ export class Worker {
     if (this.#mayWait) this.poke();
   }
 
-  /** Executes a run whose lease this worker holds; `emptyThread` if its thread is known to have no checkpoints. */
-  start(run: RunRecord, emptyThread = false): void {
-    const active: ActiveRun = {
+  /**
+   * Executes a run whose lease this worker holds since `askedAt` at the earliest; `emptyThread` if its thread is
+   * known to have no checkpoints, `queued` if whoever asked for it may be in another process.
+   */
+  start(run: RunRecord, how: { askedAt: number; emptyThread: boolean; queued: boolean }): void {
+    const { emptyThread, queued, askedAt } = how;
+    const attempt = new Attempt(this.#options, {
+      run,
       lease: { run_id: run.run_id, worker_id: this.id, attempt: run.attempt },
-      controller: new AbortController(),
-      heldUntil: Date.now() + this.#options.leaseMs,
-      ended: Promise.resolve(undefined),
-    };
-    this.#active.set(run.run_id, active);
+      emptyThread,
+      queued,
+      heldUntil: askedAt + this.#options.leaseMs,
+      renew: () => this.#renew(),
+    });
+    this.#active.set(run.run_id, attempt);
     this.#options.onStarted(run);
-    active.ended = this.#execute(run, active, emptyThread)
-      .catch((error: unknown) => {
-        this.#complain(error, this.#logOf(run));
-        return undefined;
-      })
-      .finally(() => {
-        this.#active.delete(run.run_id);
-        // A look costs a statement, and keeps slots from runs that come in meanwhile.
-        if (this.#mayWait) this.poke();
-      });
+    void attempt.execute().finally(() => {
+      this.#active.delete(run.run_id);
+      if (attempt.followed) this.#mayWait = true;
+      // A look costs a statement, and keeps slots from runs that come in meanwhile.
+      if (this.#mayWait) this.poke();
+    });
   }
 
   /** Looks for work now, or as soon as there is a slot: there may be some. */
@@ -155,9 +133,7 @@ export class Worker {
   /** Asks a run in this worker's hands to stop; false if it is not here. */
   stop(runId: string, action: CancelAction): boolean {
     const active = this.#active.get(runId);
-    active?.controller.abort({
-      kind: action === "rollback" ? "rollback" : "cancel",
-    } satisfies Stop);
+    active?.stop(action === "rollback" ? "rollback" : "cancel");
     return active !== undefined;
   }
 
@@ -185,7 +161,7 @@ export class Worker {
     await Promise.race([Promise.all([...this.#active.values()].map((run) => run.ended)), grace]);
     clearTimeout(timer);
     for (const run of this.#active.values()) {
-      run.controller.abort({ kind: "shutdown" } satisfies Stop);
+      run.stop("shutdown");
     }
     await Promise.all([...this.#active.values()].map((run) => run.ended));
     clearInterval(renewal);
@@ -198,6 +174,7 @@ export class Worker {
   async #claim(): Promise<void> {
     const limit = this.#free();
     this.#reserved += limit;
+    const askedAt = Date.now();
     let claimed: RunRecord[] = [];
     try {
       claimed = await this.#options.queue.claim({
@@ -209,194 +186,39 @@ export class Worker {
       this.#reserved -= limit;
     }
     if (claimed.length < limit) this.#mayWait = false;
-    for (const run of claimed) this.start(run);
+    for (const run of claimed) this.start(run, { askedAt, emptyThread: false, queued: true });
   }
 
   async #renew(): Promise<void> {
     const held = [...this.#active.keys()];
     if (held.length === 0) return;
     const asked = Date.now();
-    let renewed: Map<string, CancelAction | null>;
+    let renewed: Map<string, { cancel_action: CancelAction | null; logged: boolean }>;
     try {
       const rows = await this.#options.queue.renew(this.id, held, this.#options.leaseMs);
-      renewed = new Map(rows.map((row) => [row.run_id, row.cancel_action]));
+      renewed = new Map(rows.map((row) => [row.run_id, row]));
     } catch (error) {
       // The database is away. Runs go on until their lease would have run out.
       for (const run of this.#active.values()) {
-        if (run.heldUntil < Date.now()) run.controller.abort({ kind: "lost" } satisfies Stop);
+        if (run.heldUntil < Date.now()) run.stop("lost");
       }
       throw error;
     }
     for (const runId of held) {
       const run = this.#active.get(runId);
       if (!run) continue;
-      if (!renewed.has(runId)) {
-        run.controller.abort({ kind: "lost" } satisfies Stop);
+      const lease = renewed.get(runId);
+      if (!lease) {
+        run.stop("lost");
         continue;
       }
-      run.heldUntil = asked + this.#options.leaseMs;
-      const action = renewed.get(runId);
-      if (action) this.stop(runId, action);
+      run.confirm(asked + this.#options.leaseMs);
+      if (lease.logged) this.#options.events.log(runId);
+      if (lease.cancel_action) this.stop(runId, lease.cancel_action);
     }
   }
 
-  async #execute(
-    run: RunRecord,
-    active: ActiveRun,
-    emptyThread: boolean,
-  ): Promise<RunResult | undefined> {
-    const { events } = this.#options;
-    const { signal } = active.controller;
-    const startedAt = new Date();
-    const writer = await events.open(run.run_id, {
-      resumable: run.kwargs.resumable,
-      attempt: run.attempt,
-    });
-    let result: RunResult | undefined;
-    const observation = this.#options.observer.startRun({
-      ...toObservedRun(run, startedAt),
-      signal,
-      awaits_result: true,
-    });
-    const log = this.#logOf(run, observation);
-    try {
-      writer.append({ event: "metadata", data: this.#metadata(run, observation) });
-      // Lets the answer out that is on its way: a graph that never waits would hold it back to its end.
-      await new Promise((resolve) => setImmediate(resolve));
-      result = await this.#attempt({ run, active, emptyThread, writer, observation, log });
-      return result;
-    } finally {
-      observation.settled?.(result !== undefined);
-      await writer.close();
-      const stop = signal.aborted ? (signal.reason as Stop) : undefined;
-      log.info(
-        {
-          graph: run.graph_id,
-          attempt: run.attempt,
-          status: result ? (result.interrupted ? "interrupted" : result.status) : stop?.kind,
-          queue_ms: startedAt.getTime() - run.created_at.getTime(),
-          duration_ms: Date.now() - startedAt.getTime(),
-          trace: this.#options.observer.traceUrl(run.run_id, run.origin.trace),
-          error: result?.error?.message,
-        },
-        "run",
-      );
-    }
+  #complain(error: unknown): void {
+    this.#options.log.error({ err: error }, "worker");
   }
-
-  async #attempt(context: {
-    run: RunRecord;
-    active: ActiveRun;
-    emptyThread: boolean;
-    writer: EventWriter;
-    observation: RunObservation;
-    log: Logger;
-  }): Promise<RunResult | undefined> {
-    const { run, active, emptyThread, writer, observation, log } = context;
-    const { signal } = active.controller;
-    const graphs = this.#options.graphs();
-    const checkpoints = this.#options.checkpointsOf({ run, graphs, emptyThread });
-    const execution =
-      run.attempt > MAX_ATTEMPTS
-        ? { values: undefined, interrupt: undefined, error: new Error(tooManyAttempts(run)) }
-        : await executeRun({
-            run,
-            graphs,
-            checkpointer: checkpoints?.saver,
-            store: this.#options.store,
-            observation,
-            signal,
-            append(part) {
-              observation.firstEvent?.();
-              writer.append(part);
-            },
-          });
-    const stop = signal.aborted ? (signal.reason as Stop) : undefined;
-    const { result, outcome } = settle(execution, stop);
-    observation.end(outcome);
-    const recorded = observation.recorded?.();
-    if (!result) {
-      if (stop?.kind === "shutdown") await this.#options.queue.release(active.lease);
-      return undefined;
-    }
-    if (stop?.kind === "rollback" && checkpoints)
-      Object.assign(result, await checkpoints.rollback());
-    const { feedback_keys: keys } = run.kwargs;
-    if (keys && result.status === "success" && observation.traceId !== undefined) {
-      const links = this.#options.feedback.links(
-        run.origin.base_url ?? "",
-        { run_id: run.run_id, place: run.origin.trace },
-        keys,
-      );
-      writer.append({ event: "feedback", data: links });
-    }
-    if (result.error) {
-      writer.append({ event: "error", data: result.error });
-      log.debug({ err: execution.error }, "run failed");
-    }
-    await writer.flush().catch((error: unknown) => this.#complain(error, log));
-    // Before anybody is told that the run is over: its trace outlives this process as the run does.
-    await recorded;
-    const written = await this.#finish(active.lease, result);
-    if (written?.error && !result.error) writer.append({ event: "error", data: written.error });
-    if (written && stop?.kind === "rollback") await this.#options.runs.delete(run.run_id);
-    return written;
-  }
-
-  /**
-   * Writes the result, patiently: it is all that is left of the work. Gives what was written, which is an
-   * error if the result has no form that can be stored; `undefined` if the lease is lost.
-   */
-  async #finish(lease: Lease, result: RunResult): Promise<RunResult | undefined> {
-    for (let tries = 1; ; tries += 1) {
-      try {
-        const done = await this.#options.queue.finish(lease, result);
-        if (done === "followed") this.#mayWait = true;
-        return done === "lost" ? undefined : result;
-      } catch (error) {
-        if (error instanceof ServerError) return this.#finish(lease, toFailure(error));
-        if (tries === FINISH_TRIES) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 100 * 2 ** tries));
-      }
-    }
-  }
-
-  #metadata(run: RunRecord, observation: RunObservation): Record<string, unknown> {
-    const url = this.#options.observer.traceUrl(run.run_id, run.origin.trace);
-    return {
-      run_id: run.run_id,
-      attempt: run.attempt,
-      ...(observation.traceId !== undefined && { trace_id: observation.traceId }),
-      ...(observation.traceId !== undefined && url !== undefined && { trace_url: url }),
-    };
-  }
-
-  /** Every line about a run has its id, its thread's and its trace's. */
-  #logOf(run: RunRecord, observation?: RunObservation): Logger {
-    const traceId = observation?.traceId ?? run.origin.trace?.trace_id;
-    return this.#options.log.child({
-      run_id: run.run_id,
-      ...(run.temporary ? {} : { thread_id: run.thread_id }),
-      ...(traceId === undefined ? {} : { trace_id: traceId }),
-    });
-  }
-
-  #complain(error: unknown, log: Logger = this.#options.log): void {
-    log.error({ err: error }, "worker");
-  }
-}
-
-function toFailure(error: ServerError): RunResult {
-  return {
-    status: "error",
-    interrupted: false,
-    output: undefined,
-    error: toPublicError(error),
-    values: undefined,
-    interrupts: {},
-  };
-}
-
-function tooManyAttempts(run: RunRecord): string {
-  return `The run was given up: the process that executed it was lost ${MAX_ATTEMPTS} times. Run ${run.run_id} may be what kills it.`;
 }

@@ -20,6 +20,7 @@ export async function startRun(
     body: RunCreate;
     trigger?: string;
     protocol?: RunRequest["protocol"];
+    follows?: boolean;
   },
 ): Promise<RunRecord> {
   const { threadId } = run;
@@ -30,6 +31,7 @@ export async function startRun(
     runId,
     threadFilter: filter,
     protocol: run.protocol,
+    follows: run.follows ?? false,
   });
 }
 

@@ -25,10 +25,9 @@ export interface GuardedRows {
  * Writes all rows in one statement, which is one round trip and one commit, and returns the guards that
  * were no longer held: nothing of theirs was written.
  *
- * The lease is read in the statement's own snapshot and not locked, so rows of an attempt that loses its
- * lease during the statement may still appear. They harm nothing: a newer attempt's checkpoints have
- * later ids, and a thread's state is its latest checkpoint. The thread of a writer is locked against deletion,
- * so that nothing is left of a thread that is gone.
+ * The rows of the runs are locked against a change of hands until the rows are there, in the order of their
+ * ids: none of them appears after the next attempt began to read. The thread of a writer is locked against
+ * deletion, so that nothing is left of a thread that is gone.
  */
 export async function saveRows(
   database: Queryable,
@@ -105,8 +104,11 @@ class Statement {
     const parts: string[] = [];
     if (leases.length > 0) {
       const rows = this.#rows(leases, { runId: "uuid", attempt: "int", number: "int" });
-      parts.push(`SELECT g.number FROM ${rows} AS g (run_id, attempt, number)
-        JOIN runs USING (run_id, attempt) WHERE runs.status = 'running'`);
+      this.#ctes.push(`leases AS (
+        SELECT g.number FROM ${rows} AS g (run_id, attempt, number)
+        JOIN runs r USING (run_id, attempt) WHERE r.status = 'running' ORDER BY r.run_id FOR SHARE OF r
+      )`);
+      parts.push("SELECT number FROM leases");
     }
     if (writers.length > 0) {
       const rows = this.#rows(writers, { threadId: "uuid", writer: "uuid", number: "int" });

@@ -32,7 +32,7 @@ export interface RunQueue {
     workerId: string,
     runIds: readonly string[],
     leaseMs: number,
-  ): Promise<{ run_id: string; cancel_action: CancelAction | null }[]>;
+  ): Promise<{ run_id: string; cancel_action: CancelAction | null; logged: boolean }[]>;
   /**
    * Puts runs whose worker went silent back into the queue, but for those in the hands of the one who asks
    * (`held`). `everything` takes all running ones, whatever their lease.
@@ -45,10 +45,15 @@ export interface RunQueue {
   release(lease: Lease): Promise<boolean>;
   /**
    * Ends a run and settles its thread: `followed` if other runs wait for the thread, `lost` if the lease is
-   * not held any more. Rejects with
-   * `invalid_request` if the result has no form the database can store, however often it is tried.
+   * not held any more, `unlogged` if its events are wanted in the database and, as `logged` says, are not there:
+   * nothing was written then. Rejects with `invalid_request` if the result has no form the database can
+   * store, however often it is tried.
    */
-  finish(lease: Lease, result: RunResult): Promise<"finished" | "followed" | "lost">;
+  finish(
+    lease: Lease,
+    result: RunResult,
+    logged: boolean,
+  ): Promise<"finished" | "followed" | "lost" | "unlogged">;
   /**
    * Stops a run: a pending one ends at once, a running one is marked for its worker. Gives what was done, or
    * `undefined` if the run had ended (or does not exist).
@@ -105,6 +110,14 @@ async function again<T>(statement: () => Promise<T>): Promise<T> {
   }
 }
 
+async function isHeld(database: Queryable, lease: Lease): Promise<boolean> {
+  const { rows } = await database.query(
+    "SELECT 1 FROM runs WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'",
+    [lease.run_id, lease.worker_id, lease.attempt],
+  );
+  return rows.length > 0;
+}
+
 export function createRunQueue(database: Queryable): RunQueue {
   return {
     async waiting() {
@@ -122,19 +135,21 @@ export function createRunQueue(database: Queryable): RunQueue {
     },
 
     async renew(workerId, runIds, leaseMs) {
-      const { rows } = await database.query<{ run_id: string; cancel_action: CancelAction | null }>(
-        `UPDATE runs SET lease_expires_at = now() + $3 * interval '1 millisecond'
-         WHERE run_id = ANY($2::uuid[]) AND worker_id = $1 AND status = 'running'
-         RETURNING run_id, cancel_action`,
-        [workerId, runIds, leaseMs],
-      );
+      const { rows } = await database.query<{
+        run_id: string;
+        cancel_action: CancelAction | null;
+        logged: boolean;
+      }>(RENEW, [workerId, runIds, leaseMs]);
       return rows;
     },
 
     async recover({ held, everything }) {
       const { rows } = await database.query<{ run_id: string; attempt: number }>(
         `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
-         WHERE status = 'running' AND NOT (run_id = ANY($2::uuid[])) AND ($1 OR lease_expires_at < now())
+         WHERE run_id IN (
+           SELECT run_id FROM runs
+           WHERE status = 'running' AND NOT (run_id = ANY($2::uuid[])) AND ($1 OR lease_expires_at < now())
+           FOR UPDATE SKIP LOCKED)
          RETURNING run_id, attempt`,
         [everything, held],
       );
@@ -150,15 +165,15 @@ export function createRunQueue(database: Queryable): RunQueue {
       return rowCount > 0;
     },
 
-    async finish(lease, result) {
+    async finish(lease, result, logged) {
       const { rows } = await database
-        .query<{ followers: number }>(FINISH, toFinishParams(lease, result))
+        .query<{ followers: number }>(FINISH, [...toFinishParams(lease, result), logged])
         .catch((cause: unknown) => {
           // The data itself is refused (22), or is too large (54).
           const { code } = cause as { code?: unknown };
           throw typeof code === "string" && /^(22|54)/.test(code) ? unstorable(cause) : cause;
         });
-      if (!rows[0]) return "lost";
+      if (!rows[0]) return (await isHeld(database, lease)) ? "unlogged" : "lost";
       return rows[0].followers > 0 ? "followed" : "finished";
     },
 
@@ -171,6 +186,15 @@ export function createRunQueue(database: Queryable): RunQueue {
     },
   };
 }
+
+// In the order of the ids, as every statement that locks runs of several threads: no two wait for each other.
+const RENEW = `
+  UPDATE runs SET lease_expires_at = now() + $3::float8 * interval '1 millisecond'
+  WHERE run_id IN (
+    SELECT run_id FROM runs
+    WHERE run_id = ANY($2::uuid[]) AND worker_id = $1 AND status = 'running'
+    ORDER BY run_id FOR NO KEY UPDATE)
+  RETURNING run_id, cancel_action, logged`;
 
 /** The next place in the stream of a run's thread, for a run that has none. */
 const NEXT_PLACE = `coalesce(runs.stream_position,
@@ -204,7 +228,7 @@ const FINISH = `
   WITH done AS (
     UPDATE runs SET status = $4, interrupted = $5, output = $6::text::json, error = $7::text::json,
       lease_expires_at = NULL, ended_at = now(), updated_at = now()
-    WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'
+    WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running' AND (NOT logged OR $11::boolean)
     RETURNING thread_id, temporary
   ), thread AS (
     UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),

@@ -51,6 +51,8 @@ export interface RunRecord {
   /** Its place among the runs in its thread's stream; `null` until it starts, and for a run without a thread. */
   stream_position: number | null;
   worker_id: string | null;
+  /** Whether its events are wanted in the database. */
+  logged: boolean;
   cancel_action: CancelAction | null;
   cancel_reason: string | null;
   interrupted: boolean;
@@ -80,6 +82,8 @@ export interface NewRun {
   filter: Filter | undefined;
   /** Take the run at once, if its thread is free. */
   claim: { workerId: string; leaseMs: number } | undefined;
+  /** Which runs write their events to the database: this one, or this one if it is not taken at once. */
+  logged: "always" | "unless_claimed" | "on_demand";
 }
 
 /** What became of a request for a run. */
@@ -91,7 +95,7 @@ export type Created =
 
 /** The columns of a `RunRecord`, for statements that return one. */
 export const RUN_COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
-  temporary, origin, resumed_from, attempt, stream_position, worker_id, cancel_action, cancel_reason, interrupted, output, error,
+  temporary, origin, resumed_from, attempt, stream_position, worker_id, logged, cancel_action, cancel_reason, interrupted, output, error,
   created_at, updated_at, started_at, ended_at`;
 
 const qualified = (alias: string): string =>
@@ -167,6 +171,7 @@ export function createRunRepository(database: Queryable): RunRepository {
         run.afterSeconds,
         run.afterSeconds > 0 ? null : (run.claim?.workerId ?? null),
         run.claim?.leaseMs ?? 0,
+        run.logged,
       ];
       if (run.temporary) {
         const { rows } = await database.query<RunRecord>(CREATE_TEMPORARY, params);
@@ -277,10 +282,13 @@ export function createRunRepository(database: Queryable): RunRepository {
   };
 }
 
-/** The columns a new run is written to; `$11` is the claiming worker or NULL, `$12` its lease in ms. */
+/**
+ * The columns a new run is written to; `$11` is the claiming worker or NULL, `$12` its lease in ms, `$13` which
+ * runs are logged.
+ */
 const INSERT_RUN = `INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, metadata, kwargs, multitask_strategy,
   user_id, origin, available_at, temporary, resumed_from, stream_position, status, worker_id, attempt, started_at,
-  lease_expires_at)`;
+  lease_expires_at, logged)`;
 
 const NEW_RUN = (
   metadata: string,
@@ -291,7 +299,8 @@ const LEASE_OF = (
   claimed: string,
 ): string => `CASE WHEN ${claimed} THEN 'running' ELSE 'pending' END,
   CASE WHEN ${claimed} THEN $11::uuid END, CASE WHEN ${claimed} THEN 1 ELSE 0 END,
-  CASE WHEN ${claimed} THEN now() END, CASE WHEN ${claimed} THEN now() + $12::float8 * interval '1 millisecond' END`;
+  CASE WHEN ${claimed} THEN now() END, CASE WHEN ${claimed} THEN now() + $12::float8 * interval '1 millisecond' END,
+  $13::text = 'always' OR ($13::text = 'unless_claimed' AND NOT (${claimed}))`;
 
 const CREATE_TEMPORARY = `${INSERT_RUN}
   SELECT ${NEW_RUN("$5::jsonb")}, true, NULL, NULL, ${LEASE_OF("$11::uuid IS NOT NULL")}
@@ -305,12 +314,12 @@ const CREATE_ON_THREAD = `
     SELECT thread_id, active_runs, status,
       active_runs = 0 AND coalesce(writing_until < now(), true) AS free,
       active_runs = 0 AND writer IS NULL AND state_updated_at = created_at AS empty
-    FROM threads WHERE thread_id = $2::uuid AND metadata @> $14::jsonb FOR UPDATE
+    FROM threads WHERE thread_id = $2::uuid AND metadata @> $15::jsonb FOR UPDATE
   ), thread AS (
     UPDATE threads t
     SET status = 'busy', active_runs = t.active_runs + 1, updated_at = now(),
         metadata = t.metadata || jsonb_build_object('graph_id', $4::text, 'assistant_id', $3::uuid),
-        config = $13::jsonb,
+        config = $14::jsonb,
         last_stream_position = t.last_stream_position
           + CASE WHEN $11::uuid IS NOT NULL AND b.free THEN 1 ELSE 0 END
     FROM before b

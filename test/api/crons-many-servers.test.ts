@@ -140,6 +140,7 @@ describeDatabases("firing a cron", (databases) => {
       afterSeconds: 0,
       filter: undefined,
       claim: undefined,
+      logged: "on_demand",
     });
     const count = async (): Promise<{ runs: number; threads: number }> => {
       const { rows } = await database.query<{ runs: number; threads: number }>(

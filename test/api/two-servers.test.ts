@@ -38,26 +38,30 @@ describe("two servers on one PostgreSQL", () => {
     expect((await two.client.threads.get(thread_id)).status).toBe("busy");
     feed.end(input);
     expect(await joined).toMatchObject({ trail: [input] });
-    // Its events are the other's; how it ended is known to both.
-    expect((await streamed).map(({ event }) => event)).toEqual(["metadata", "values"]);
+    // The values are those before and after the only node.
+    expect((await streamed).map(({ event }) => event)).toEqual(["metadata", "values", "values"]);
   });
 
-  it("follow a resumable run of the other as it goes", async () => {
-    const { thread_id, run_id, input } = await running({ streamResumable: true });
-    const seen: unknown[] = [];
-    const following = (async () => {
-      for await (const part of two.client.runs.joinStream(thread_id, run_id))
-        seen.push([part.event, part.data]);
-    })();
-    feed.push(input, "early");
-    await eventually(() => expect(seen).toContainEqual(["custom", "early"]));
-    feed.push(input, "late");
-    await eventually(() => expect(seen).toContainEqual(["custom", "late"]));
-    feed.end(input);
-    await following;
-    const here = await collect(one.client.runs.joinStream(thread_id, run_id));
-    expect(seen).toEqual(here.map(({ event, data }) => [event, data]));
-  });
+  it.each([true, false])(
+    "follow a run of the other as it goes (resumable: %s)",
+    async (streamResumable) => {
+      const { thread_id, run_id, input } = await running({ streamResumable });
+      const seen: unknown[] = [];
+      const following = (async () => {
+        for await (const part of two.client.runs.joinStream(thread_id, run_id))
+          seen.push([part.event, part.data]);
+      })();
+      feed.push(input, "early");
+      await eventually(() => expect(seen).toContainEqual(["custom", "early"]));
+      feed.push(input, "late");
+      await eventually(() => expect(seen).toContainEqual(["custom", "late"]));
+      feed.end(input);
+      await following;
+      const here = await collect(one.client.runs.joinStream(thread_id, run_id));
+      expect(here).toHaveLength(5);
+      expect(seen).toEqual(here.map(({ event, data }) => [event, data]));
+    },
+  );
 
   it("stop a run of the other", async () => {
     for (const action of ["interrupt", "rollback"] as const) {

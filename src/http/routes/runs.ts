@@ -56,8 +56,12 @@ type Creation = RouteRequest<{ thread_id?: string } | undefined, undefined, RunC
 function createHandlers(deps: RunRouteDeps) {
   const { engine, runs, threads } = deps;
 
-  const create = (request: Creation): Promise<RunRecord> =>
-    startRun(engine, request, { threadId: request.params?.thread_id, body: request.body });
+  const create = (request: Creation, follows = false): Promise<RunRecord> =>
+    startRun(engine, request, {
+      threadId: request.params?.thread_id,
+      body: request.body,
+      follows,
+    });
 
   const get = async (
     params: { thread_id?: string; run_id: string },
@@ -150,7 +154,7 @@ function creationRoutes(handlers: Handlers): Route[] {
         summary: `Start a run ${where} and stream it`,
         answer: { status: 200, description: "The run's events", stream: true },
         async handle(request) {
-          const run = await create(request as Creation);
+          const run = await create(request as Creation, true);
           return follow(run, {
             after: -1,
             cancelWhenGone: request.body.on_disconnect === "cancel",

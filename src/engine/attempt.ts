@@ -1,0 +1,285 @@
+import type { BaseStore } from "@langchain/langgraph-checkpoint";
+import { ServerError } from "../errors.ts";
+import type { GraphRegistry } from "../graphs/registry.ts";
+import type { Logger } from "../observability/log.ts";
+import type { Observer, RunObservation } from "../observability/observer.ts";
+import type { Lease, RunQueue, RunResult } from "../storage/run-queue.ts";
+import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import { toPublicError } from "./errors.ts";
+import type { EventLog, EventWriter } from "./event-log.ts";
+import { executeRun, type Execution, type Stop } from "./execute.ts";
+import type { Feedback } from "./feedback.ts";
+import { toObservedRun } from "./observed-run.ts";
+import type { RunCheckpoints, RunStart } from "./run-checkpoints.ts";
+import { MAX_ATTEMPTS } from "./run-status.ts";
+import { settle } from "./settle.ts";
+import type { StreamPart } from "./stream-modes.ts";
+
+/** How often the result of a run is offered to a database that does not answer. */
+const FINISH_TRIES = 6;
+
+export interface AttemptOptions {
+  runs: RunRepository;
+  queue: RunQueue;
+  events: EventLog;
+  /** `undefined` for a run without a thread. */
+  checkpointsOf: (start: RunStart) => RunCheckpoints | undefined;
+  store: BaseStore;
+  graphs: () => GraphRegistry;
+  observer: Observer;
+  feedback: Feedback;
+  log: Logger;
+}
+
+export interface AttemptStart {
+  run: RunRecord;
+  lease: Lease;
+  /** The run's thread is known to have no checkpoints. */
+  emptyThread: boolean;
+  /** It was taken from the queue: whoever asked for it may be in another process. */
+  queued: boolean;
+  /** When the lease runs out if it is not renewed, in this process's clock. */
+  heldUntil: number;
+  /** Renews the leases of this worker, which confirms or stops this attempt. */
+  renew: () => Promise<void>;
+}
+
+/** One worker's try at a run, from the lease to the result. */
+export class Attempt {
+  readonly #options: AttemptOptions;
+  readonly #start: AttemptStart;
+  readonly #controller = new AbortController();
+  readonly #writer: EventWriter;
+  #heldUntil: number;
+  /** What the graph said since the lease may have run out: nobody hears it before it is known that it has not. */
+  #late: StreamPart[] = [];
+  #ended: Promise<RunResult | undefined> = Promise.resolve(undefined);
+  /** Other runs wait for the thread. */
+  followed = false;
+
+  constructor(options: AttemptOptions, start: AttemptStart) {
+    this.#options = options;
+    this.#start = start;
+    this.#heldUntil = start.heldUntil;
+    this.#writer = options.events.open(start.lease, {
+      logged: start.run.logged,
+      watched: start.queued,
+    });
+  }
+
+  /** How it ended; `undefined` if not here to the end. */
+  get ended(): Promise<RunResult | undefined> {
+    return this.#ended;
+  }
+
+  get heldUntil(): number {
+    return this.#heldUntil;
+  }
+
+  /** The lease is held until then. */
+  confirm(heldUntil: number): void {
+    this.#heldUntil = heldUntil;
+    const late = this.#late;
+    this.#late = [];
+    for (const part of late) this.#writer.append(part);
+  }
+
+  stop(kind: Stop["kind"]): void {
+    this.#controller.abort({ kind } satisfies Stop);
+  }
+
+  /** Executes the run. To be called once; never rejects. */
+  execute(): Promise<RunResult | undefined> {
+    this.#ended = this.#execute().catch((error: unknown) => {
+      this.#log().error({ err: error }, "worker");
+      return undefined;
+    });
+    return this.#ended;
+  }
+
+  async #execute(): Promise<RunResult | undefined> {
+    const { run } = this.#start;
+    const startedAt = new Date();
+    let result: RunResult | undefined;
+    const observation = this.#options.observer.startRun({
+      ...toObservedRun(run, startedAt),
+      signal: this.#controller.signal,
+      awaits_result: true,
+    });
+    const log = this.#log(observation);
+    try {
+      this.#append({ event: "metadata", data: this.#metadata(observation) });
+      // Lets the answer out that is on its way: a graph that never waits would hold it back to its end.
+      await new Promise((resolve) => setImmediate(resolve));
+      result = await this.#toEnd(observation, log);
+      return result;
+    } finally {
+      observation.settled?.(result !== undefined);
+      await this.#writer.close(result !== undefined);
+      log.info(
+        {
+          graph: run.graph_id,
+          attempt: run.attempt,
+          status: result ? (result.interrupted ? "interrupted" : result.status) : this.#stop?.kind,
+          queue_ms: startedAt.getTime() - run.created_at.getTime(),
+          duration_ms: Date.now() - startedAt.getTime(),
+          trace: this.#options.observer.traceUrl(run.run_id, run.origin.trace),
+          error: result?.error?.message,
+        },
+        "run",
+      );
+    }
+  }
+
+  async #toEnd(observation: RunObservation, log: Logger): Promise<RunResult | undefined> {
+    const { run, lease, emptyThread } = this.#start;
+    const graphs = this.#options.graphs();
+    const checkpoints = this.#options.checkpointsOf({ run, graphs, emptyThread });
+    const execution = await this.#run(observation, { graphs, checkpoints });
+    if (this.#isLate) await this.#start.renew().catch(() => this.stop("lost"));
+    const stop = this.#stop;
+    const { result, outcome } = settle(execution, stop);
+    observation.end(outcome);
+    const recorded = observation.recorded?.();
+    if (!result) {
+      if (stop?.kind === "shutdown") await this.#release();
+      return undefined;
+    }
+    if (stop?.kind === "rollback" && checkpoints)
+      Object.assign(result, await checkpoints.rollback());
+    this.#addFeedback(result, observation);
+    if (result.error) {
+      this.#append({ event: "error", data: result.error });
+      log.debug({ err: execution.error }, "run failed");
+    }
+    // Before anybody is told that the run is over: its trace outlives this process as the run does.
+    await recorded;
+    const written = await this.#finish(result);
+    if (written && stop?.kind === "rollback") await this.#options.runs.delete(lease.run_id);
+    return written;
+  }
+
+  async #run(
+    observation: RunObservation,
+    parts: { graphs: GraphRegistry; checkpoints: RunCheckpoints | undefined },
+  ): Promise<Execution> {
+    const { run } = this.#start;
+    if (run.attempt > MAX_ATTEMPTS) {
+      return {
+        values: undefined,
+        interrupt: undefined,
+        error: new Error(tooManyAttempts(run)),
+      };
+    }
+    return executeRun({
+      run,
+      graphs: parts.graphs,
+      checkpointer: parts.checkpoints?.saver,
+      store: this.#options.store,
+      observation,
+      signal: this.#controller.signal,
+      append: (part) => {
+        observation.firstEvent?.();
+        this.#append(part);
+      },
+    });
+  }
+
+  #append(part: StreamPart): void {
+    if (this.#isLate) this.#late.push(part);
+    else this.#writer.append(part);
+  }
+
+  get #isLate(): boolean {
+    return this.#late.length > 0 || Date.now() > this.#heldUntil;
+  }
+
+  get #stop(): Stop | undefined {
+    const { signal } = this.#controller;
+    return signal.aborted ? (signal.reason as Stop) : undefined;
+  }
+
+  #addFeedback(result: RunResult, observation: RunObservation): void {
+    const { run } = this.#start;
+    const { feedback_keys: keys } = run.kwargs;
+    if (!keys || result.status !== "success" || observation.traceId === undefined) return;
+    const links = this.#options.feedback.links(
+      run.origin.base_url ?? "",
+      { run_id: run.run_id, place: run.origin.trace },
+      keys,
+    );
+    this.#append({ event: "feedback", data: links });
+  }
+
+  /** Hands the run back, with the events it has so far. */
+  async #release(): Promise<void> {
+    await this.#writer.flush().catch(() => {});
+    await this.#options.queue.release(this.#start.lease);
+  }
+
+  /**
+   * Writes the result, patiently: it is all that is left of the work. Its events are where they are wanted by
+   * then. Gives what was written, which is an error if the result has no form that can be stored; `undefined` if
+   * the lease is lost.
+   */
+  async #finish(result: RunResult): Promise<RunResult | undefined> {
+    const { lease } = this.#start;
+    for (let tries = 1; ; tries += 1) {
+      try {
+        await this.#writer.flush();
+        const done = await this.#options.queue.finish(lease, result, this.#writer.logged);
+        if (done === "unlogged") {
+          this.#options.events.log(lease.run_id);
+          continue;
+        }
+        this.followed = done === "followed";
+        return done === "lost" ? undefined : result;
+      } catch (error) {
+        if (error instanceof ServerError) {
+          const failure = toFailure(error);
+          if (!result.error) this.#append({ event: "error", data: failure.error });
+          return this.#finish(failure);
+        }
+        if (tries === FINISH_TRIES) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 100 * 2 ** tries));
+      }
+    }
+  }
+
+  #metadata(observation: RunObservation): Record<string, unknown> {
+    const { run } = this.#start;
+    const url = this.#options.observer.traceUrl(run.run_id, run.origin.trace);
+    return {
+      run_id: run.run_id,
+      attempt: run.attempt,
+      ...(observation.traceId !== undefined && { trace_id: observation.traceId }),
+      ...(observation.traceId !== undefined && url !== undefined && { trace_url: url }),
+    };
+  }
+
+  /** Every line about a run has its id, its thread's and its trace's. */
+  #log(observation?: RunObservation): Logger {
+    const { run } = this.#start;
+    const traceId = observation?.traceId ?? run.origin.trace?.trace_id;
+    return this.#options.log.child({
+      run_id: run.run_id,
+      ...(run.temporary ? {} : { thread_id: run.thread_id }),
+      ...(traceId === undefined ? {} : { trace_id: traceId }),
+    });
+  }
+}
+
+function toFailure(error: ServerError): RunResult {
+  return {
+    status: "error",
+    interrupted: false,
+    output: undefined,
+    error: toPublicError(error),
+    values: undefined,
+    interrupts: {},
+  };
+}
+
+function tooManyAttempts(run: RunRecord): string {
+  return `The run was given up: the process that executed it was lost ${MAX_ATTEMPTS} times. Run ${run.run_id} may be what kills it.`;
+}
