@@ -76,7 +76,7 @@ export async function check(
 async function readEvents(database: LabDatabase): Promise<Map<string, StoredEvent[]>> {
   const byRun = new Map<string, StoredEvent[]>();
   const rows = await database.query<StoredEvent>(
-    "SELECT run_id, id, event, data FROM run_events ORDER BY run_id, id",
+    "SELECT run_id, id::float8 AS id, event, data FROM run_events ORDER BY run_id, id",
   );
   for (const row of rows) {
     const events = byRun.get(row.run_id);

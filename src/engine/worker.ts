@@ -101,10 +101,12 @@ export class Worker {
       heldUntil: askedAt + this.#options.leaseMs,
       renew: () => this.#renew(),
     });
+    // Silent for too long, this worker may still execute an attempt that another process has put back.
+    this.#active.get(run.run_id)?.stop("lost");
     this.#active.set(run.run_id, attempt);
     this.#options.onStarted(run);
     void attempt.execute().finally(() => {
-      this.#active.delete(run.run_id);
+      if (this.#active.get(run.run_id) === attempt) this.#active.delete(run.run_id);
       if (attempt.followed) this.#mayWait = true;
       // A look costs a statement, and keeps slots from runs that come in meanwhile.
       if (this.#mayWait) this.poke();
