@@ -275,12 +275,17 @@ async function compose(
   crons.open();
   sweeper.open();
   closers.push(() => worker.drain(0));
-  const { http, port } = await listen(app.fetch, config, log);
+  const { http, port, closeSockets } = await listen(
+    app.fetch,
+    { ...config, maxBodyBytes: MAX_BODY_BYTES },
+    log,
+  );
 
   let closing: Promise<void> | undefined;
   const close = async (graceMs: number): Promise<void> => {
     const stopped = new Promise((resolve) => http.close(resolve));
     http.closeIdleConnections();
+    closeSockets();
     await crons.close();
     await worker.drain(graceMs);
     events.close();

@@ -22,7 +22,7 @@ import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import { authorizeRoute } from "./authorization.ts";
 import { readBody, validate } from "./body.ts";
-import { crossOrigin } from "./middleware/cors.ts";
+import { crossOrigin, mayOpenSocket } from "./middleware/cors.ts";
 import { toOpenApi } from "./openapi.ts";
 import { toProblemResponse } from "./problem.ts";
 import type { Route, RouteAnswer } from "./route.ts";
@@ -39,6 +39,8 @@ import { runRoutes } from "./routes/runs.ts";
 import { storeRoutes } from "./routes/store.ts";
 import { threadStreamRoutes } from "./routes/thread-streams.ts";
 import { threadRoutes } from "./routes/threads.ts";
+
+import { upgrade, type OpenSession } from "./web-socket.ts";
 
 export interface AppDeps {
   assistants: AssistantRepository;
@@ -107,16 +109,50 @@ export function createApp(deps: AppDeps): Hono<Env> {
 }
 
 async function answer(c: Context<Env>, route: Route, deps: AppDeps): Promise<Response> {
+  if (route.socket) {
+    if (c.req.header("upgrade")?.toLowerCase() === "websocket") {
+      return upgrade(c, () => openSession(c, route, deps));
+    }
+    throw new ServerError(
+      "invalid_request",
+      "This is a web socket. POST to get events as a stream.",
+      {
+        status: 426,
+        headers: { Upgrade: "websocket" },
+      },
+    );
+  }
   const principal = await authenticate(c, route, deps.auth);
   const result = await handle(c, route, { ...deps, principal }).catch((error: unknown) => {
     if (route.refuse && error instanceof ServerError) return route.refuse(error);
     throw error;
   });
   if (result instanceof Response) return result;
+  if ("session" in result) throw new TypeError(`${route.path} is not a web socket`);
   return new Response(deps.serialise(result.json), {
     status: result.status ?? 200,
     headers: { "Content-Type": "application/json", ...result.headers },
   });
+}
+
+/** The session of a web socket, or why there is none. */
+async function openSession(
+  c: Context<Env>,
+  route: Route,
+  deps: AppDeps,
+): Promise<OpenSession | ServerError> {
+  try {
+    if (!mayOpenSocket(c, deps.cors))
+      throw new ServerError("forbidden", "This origin is not allowed.");
+    const principal = await authenticate(c, route, deps.auth);
+    const result = await handle(c, route, { ...deps, principal });
+    if ("session" in result) return result.session;
+    throw new TypeError(`${route.path} opened no web socket`);
+  } catch (error) {
+    if (error instanceof ServerError) return error;
+    deps.log.error({ err: error, request_id: c.get("requestId") }, "request failed");
+    return new ServerError("internal", "Internal server error.");
+  }
 }
 
 async function handle(

@@ -3,6 +3,7 @@ import type { AuthEvent, Authorize } from "../auth/authorize.ts";
 import type { Principal } from "../auth/principal.ts";
 import type { ServerError } from "../errors.ts";
 import type { Filter } from "../protocol/filters.ts";
+import type { OpenSession } from "./web-socket.ts";
 
 /** One request, parsed and validated, as a handler sees it. */
 export interface RouteRequest<Params, Query, Body> {
@@ -24,9 +25,10 @@ export interface RouteRequest<Params, Query, Body> {
   requestId: string;
 }
 
-/** What a handler answers: a whole response, or a value that goes out as JSON. */
+/** What a handler answers: a whole response, a value that goes out as JSON, or what is said over a web socket. */
 export type RouteAnswer =
   | Response
+  | { session: OpenSession }
   | { status?: number; headers?: Record<string, string>; json: unknown };
 
 /** What a route is about, for authorization: an event of the SDK's, or `public`, for everybody unasked. */
@@ -61,6 +63,8 @@ export interface Route {
   body?: z.ZodType;
   /** What a successful answer looks like, for the document. */
   answer: { status: number; description: string; schema?: z.ZodType; stream?: boolean };
+  /** Whether the request is for a web socket; the handler answers with its session. */
+  socket?: boolean;
   /** How a refusal is told where the protocol on this route has a form of its own. */
   refuse?: (error: ServerError) => RouteAnswer;
   handle: (request: RouteRequest<never, never, never>) => Promise<RouteAnswer>;

@@ -36,7 +36,8 @@ export const CommandAnswer = z.union([
     type: z.literal("success"),
     id: z.int(),
     result: z.record(z.string(), z.unknown()),
-    meta: z.object({ thread_id: z.string(), applied_through_seq: z.int() }),
+    /** Absent where the answer is not about the thread's state. */
+    meta: z.object({ thread_id: z.string(), applied_through_seq: z.int() }).optional(),
   }),
   z.object({
     type: z.literal("error"),

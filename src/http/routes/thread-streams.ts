@@ -1,16 +1,24 @@
 import { z } from "zod";
+import type { Commands } from "../../engine/commands.ts";
+import type { RunEngine } from "../../engine/runs.ts";
 import { isWanted, toThreadEvents, toWire } from "../../engine/thread-events.ts";
 import type { ThreadPiece, ThreadStreams } from "../../engine/thread-stream.ts";
+import type { Logger } from "../../observability/log.ts";
 import { Uuid } from "../../protocol/common.ts";
 import { EventStreamRequest } from "../../protocol/events.ts";
+import { openProtocolSession } from "../protocol-session.ts";
 import { route, type Route } from "../route.ts";
+import { toCommandCaller } from "./commands.ts";
 import { toEventStream, type ServerSentEvent } from "../sse.ts";
 
 const Params = z.object({ thread_id: Uuid });
 
 export interface ThreadStreamRouteDeps {
   streams: ThreadStreams;
+  commands: Commands;
+  engine: RunEngine;
   serialise: (value: unknown) => string;
+  log: Logger;
 }
 
 /** What happens on a thread, across its runs. */
@@ -36,6 +44,25 @@ export function threadStreamRoutes(deps: ThreadStreamRouteDeps): Route[] {
           headers: {},
           onGone: () => gone.abort(),
         });
+      },
+    }),
+    route({
+      method: "get",
+      path: "/threads/:thread_id/stream/events",
+      summary: "Open a web socket for commands and events of the v2 protocol",
+      tag: "Threads",
+      permission: "threads:read",
+      // Each command asks about what it does.
+      value: "by-route",
+      socket: true,
+      params: Params,
+      answer: { status: 101, description: "The socket" },
+      async handle({ params, ...caller }) {
+        const { thread_id: threadId } = params;
+        const asks = toCommandCaller(deps.engine, threadId, caller);
+        return {
+          session: (socket) => openProtocolSession({ ...deps, threadId, caller: asks }, socket),
+        };
       },
     }),
   ];
