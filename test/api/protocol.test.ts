@@ -128,10 +128,9 @@ describeDatabases("the v2 protocol", (databases) => {
       const events = await follow(thread);
       await thread.run.start({ input: { input: "x" } });
       await collect(events);
-      expect(thread.interrupts.map(({ payload }) => payload).toSorted()).toEqual([
-        "Left?",
-        "Right?",
-      ]);
+      expect(new Set(thread.interrupts.map(({ payload }) => payload))).toEqual(
+        new Set(["Left?", "Right?"]),
+      );
       await thread.input.respond({
         responses: thread.interrupts.map(({ interruptId, payload }) => ({
           namespace: [],
