@@ -27,3 +27,24 @@ CREATE INDEX crons_due ON crons (next_run_date) WHERE enabled AND next_run_date 
 CREATE INDEX crons_assistant ON crons (assistant_id);
 CREATE INDEX crons_thread ON crons (thread_id) WHERE thread_id IS NOT NULL;
 CREATE INDEX crons_metadata ON crons USING gin (metadata jsonb_path_ops);
+
+-- What receivers are to be told: written by the statement that ends the run, sent by any process.
+CREATE TABLE webhook_deliveries (
+  -- Also the id under which the receiver gets it, however often.
+  webhook_id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+  run_id uuid NOT NULL,
+  thread_id uuid NOT NULL,
+  url text NOT NULL,
+  status text NOT NULL DEFAULT 'waiting' CHECK (status IN ('waiting', 'delivered', 'failed')),
+  -- The run's row as it ended. Kept while it is to be sent: the run itself may be deleted before.
+  run json,
+  -- What became of each attempt, oldest first.
+  attempts jsonb NOT NULL DEFAULT '[]',
+  -- When it is due, or when the process that has taken it must be done.
+  next_attempt_at timestamptz DEFAULT now(),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  ended_at timestamptz
+);
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (next_attempt_at) WHERE status = 'waiting';
+CREATE INDEX webhook_deliveries_run ON webhook_deliveries (run_id);
+CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (ended_at) WHERE ended_at IS NOT NULL;

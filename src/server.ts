@@ -16,12 +16,14 @@ import { Sweeper } from "./engine/sweeper.ts";
 import { ThreadStreams } from "./engine/thread-stream.ts";
 import { ThreadWatch } from "./engine/thread-watch.ts";
 import { ThreadStates } from "./engine/threads.ts";
+import { Webhooks } from "./engine/webhooks.ts";
 import { Worker } from "./engine/worker.ts";
 import { ServerError } from "./errors.ts";
 import { loadGraphs } from "./graphs/load.ts";
 import { createGraphRegistry, type GraphRegistry } from "./graphs/registry.ts";
 import { createApp } from "./http/app.ts";
 import { listen } from "./http/listen.ts";
+import { toRun } from "./http/routes/runs.ts";
 import { loadConfigured } from "./modules/function.ts";
 import { withoutDoubleTraces } from "./observability/foreign-handlers.ts";
 import { composeObservers } from "./observability/compose.ts";
@@ -43,6 +45,7 @@ import { openStore, type StoreOptions } from "./storage/store.ts";
 import { createThreadStateRepository } from "./storage/thread-state.ts";
 import { createThreadRepository } from "./storage/threads.ts";
 import { createTraceOutbox, type TraceOutbox } from "./storage/trace-outbox.ts";
+import { createWebhookRepository } from "./storage/webhooks.ts";
 
 /** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
 const LEASE_MS = 10_000;
@@ -50,6 +53,7 @@ const LEASE_MS = 10_000;
 const WATCH_POLL_MS = 1_000;
 /** What the database keeps of the events of one execution. */
 const MAX_LOGGED_BYTES = 64 * 1024 * 1024;
+const WEBHOOK_TIMEOUT_MS = 10_000;
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_GRACE_MS = 10_000;
 
@@ -125,6 +129,7 @@ async function compose(
   const metrics = createMetrics({
     waitingRuns: () => queue.waiting(),
     targets: () => tracing.status(),
+    webhooks: () => webhooks.status(),
   });
   const observer = composeObservers([tracing, metrics.observer], (error) =>
     log.error({ err: error }, "an observer failed; runs are not affected"),
@@ -165,6 +170,19 @@ async function compose(
     log,
   });
   closers.push(async () => threadWatch.close());
+  const webhookRows = createWebhookRepository(database);
+  const webhooks = new Webhooks({
+    webhooks: webhookRows,
+    config: config.webhooks,
+    secret: config.webhooks.secret ?? (await sharedSecret(database, "webhooks")),
+    show: (run) => toRun(run, toTrace(observer, run)),
+    serialise: toJson,
+    loopback: async (request) => app.fetch(request),
+    userAgent: `aegra/${ownVersion()}`,
+    timeoutMs: WEBHOOK_TIMEOUT_MS,
+    log,
+  });
+  closers.push(() => webhooks.close());
   const worker = new Worker({
     runs,
     queue,
@@ -180,6 +198,7 @@ async function compose(
       if (run.kwargs.protocol) mailbox.send({ kind: "thread", thread_id: run.thread_id });
     },
     log,
+    webhookWaits: () => webhooks.poke(),
     concurrency: config.workers.concurrency,
     leaseMs: LEASE_MS,
   });
@@ -210,6 +229,7 @@ async function compose(
     events,
     worker,
     feedback,
+    webhooks,
     observer,
     graphs: () => graphs,
     watch,
@@ -225,7 +245,7 @@ async function compose(
     runs: engine,
   });
   const cronRows = createCronRepository(database);
-  const crons = new Crons({ crons: cronRows, runs: engine, log });
+  const crons = new Crons({ crons: cronRows, runs: engine, webhooks, log });
   closers.push(() => crons.close());
   const streams = new ThreadStreams({
     runs,
@@ -245,6 +265,7 @@ async function compose(
     engine,
     crons,
     cronRows,
+    webhooks: webhookRows,
     states,
     streams,
     commands: new Commands({ engine, runs, threads, states }),
@@ -273,6 +294,7 @@ async function compose(
   }
   worker.open();
   crons.open();
+  webhooks.open();
   sweeper.open();
   closers.push(() => worker.drain(0));
   const { http, port, closeSockets } = await listen(
@@ -288,6 +310,7 @@ async function compose(
     closeSockets();
     await crons.close();
     await worker.drain(graceMs);
+    await webhooks.close();
     events.close();
     watch.close();
     http.closeAllConnections();

@@ -7,6 +7,7 @@ import type { ReadConfigFile } from "./file.ts";
 import { toStartupError } from "./problems.ts";
 import type { Problem } from "./problems.ts";
 import { logLevelSchema } from "./schema.ts";
+import { toWebhooks } from "./webhooks.ts";
 import type {
   Config,
   ConfigFile,
@@ -71,6 +72,7 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
   const flags = readFlags(options.flags ?? {}, problems);
   const databaseUrl = environment.databaseUrl ?? readDatabaseUrl(file, problems);
   const langfuse = toLangfuse(environment.langfuse, file, { env, problems });
+  const webhooks = toWebhooks(file, { env, problems });
   if (problems.length > 0) throw toStartupError(problems);
 
   const values = file?.values ?? {};
@@ -117,6 +119,7 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
       ...toTracing(environment.traces, values.tracing, { cwd, base, dataDir }),
       traceparent: values.tracing?.traceparent ?? "link",
     },
+    webhooks,
     log: {
       level: flags.logLevel ?? environment.logLevel ?? values.log?.level ?? "info",
       pretty: environment.logPretty ?? values.log?.pretty ?? options.terminal ?? false,

@@ -67,6 +67,29 @@ const variableReference = z
     'must be "${NAME}", a variable of the environment: no secrets in this file',
   );
 
+/** Name and value of an HTTP header, as Node's client takes them. */
+const headersSchema = z.record(
+  z.string().regex(/^[\w!#$%&'*+.^`|~-]+$/u, "is not the name of a header"),
+  z.string().regex(/^[\t\u{20}-\u{7e}\u{80}-\u{ff}]*$/u, "is not the value of a header"),
+);
+
+/** Webhooks, with the names of the langgraph.json format; `secret` and `allow_private_networks` are ours. */
+const webhooksSchema = z.strictObject({
+  env_prefix: z.string().optional(),
+  headers: headersSchema.optional(),
+  url: z
+    .strictObject({
+      require_https: z.boolean().optional(),
+      allowed_domains: texts.optional(),
+      allowed_ports: z.array(portNumber).optional(),
+      max_url_length: z.int().min(1).optional(),
+      disable_loopback: z.boolean().optional(),
+    })
+    .optional(),
+  secret: variableReference.optional(),
+  allow_private_networks: z.boolean().optional(),
+});
+
 /** Part of a folder's name, where the project's traces wait. */
 const projectName = z.string().regex(/^[\w.-]{1,64}$/u, "must be letters, digits, -, _ and . only");
 
@@ -110,7 +133,9 @@ export const fileSchema = z.strictObject({
       disable_studio_auth: z.boolean().optional(),
     })
     .optional(),
-  http: z.strictObject({ cors: corsSchema.optional() }).optional(),
+  http: z
+    .strictObject({ cors: corsSchema.optional(), disable_webhooks: z.boolean().optional() })
+    .optional(),
   store: storeSchema.optional(),
   checkpointer: checkpointerSchema.optional(),
   host: text.optional(),
@@ -152,12 +177,15 @@ export const fileSchema = z.strictObject({
     })
     .optional(),
   metrics: z.strictObject({ enabled: z.boolean().optional() }).optional(),
+  webhooks: webhooksSchema.optional(),
 });
 
 /** A config file after validation. */
 export type ConfigFile = z.infer<typeof fileSchema>;
 export type CorsConfig = z.infer<typeof corsSchema>;
 export type StoreConfig = z.infer<typeof storeSchema>;
+/** What a webhook's URL must be like. */
+export type WebhookRules = NonNullable<z.infer<typeof webhooksSchema>["url"]>;
 export type CheckpointerConfig = z.infer<typeof checkpointerSchema>;
 export type LogLevel = z.infer<typeof logLevelSchema>;
 
@@ -242,6 +270,19 @@ export interface TracingConfig {
   fsync: boolean;
 }
 
+/** Where webhooks may go, and what they carry. */
+export interface WebhooksConfig {
+  /** Whether runs may have one. */
+  enabled: boolean;
+  /** Sent with each. */
+  headers: Record<string, string>;
+  /** What they are signed with; `undefined`: a secret that the database keeps. */
+  secret: string | undefined;
+  url: WebhookRules;
+  /** Whether they may go to addresses that are not on the public internet. */
+  allowPrivateNetworks: boolean;
+}
+
 /** Everything the server needs to know, resolved: defaults < file < environment < flags. */
 export interface Config {
   /** The project's folder, absolute. */
@@ -273,6 +314,7 @@ export interface Config {
   tracing: TracingConfig;
   /** Whether `GET /metrics` is served. */
   metrics?: { enabled: boolean } | undefined;
+  webhooks: WebhooksConfig;
   log: { level: LogLevel; pretty: boolean };
   workers: {
     /** Runs executed at the same time by this process. */

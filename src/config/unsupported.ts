@@ -29,7 +29,6 @@ const NOT_SUPPORTED: Record<string, string> = {
   "http.disable_store": "routes cannot be switched off yet",
   "http.disable_threads": "routes cannot be switched off yet",
   "http.disable_ui": "there are no UI routes",
-  "http.disable_webhooks": "webhooks are not supported yet",
   "http.enable_custom_route_auth": "custom routes are not supported yet",
   "http.logging_headers": "headers are not logged",
   "http.middleware_order": "custom routes are not supported yet",
@@ -37,7 +36,6 @@ const NOT_SUPPORTED: Record<string, string> = {
   node_loader: "graphs are loaded by the built-in TypeScript loader",
   ui: "generative UI bundles are not supported yet",
   ui_config: "generative UI bundles are not supported yet",
-  webhooks: "webhooks are not supported yet",
 };
 
 /** Keys that are read and checked, but not acted on yet. */

@@ -29,6 +29,8 @@ export interface AttemptOptions {
   observer: Observer;
   feedback: Feedback;
   log: Logger;
+  /** Told when a run has ended that has a webhook. */
+  webhookWaits: () => void;
 }
 
 export interface AttemptStart {
@@ -223,16 +225,21 @@ export class Attempt {
    * the lease is lost.
    */
   async #finish(result: RunResult): Promise<RunResult | undefined> {
-    const { lease } = this.#start;
+    const { lease, run } = this.#start;
+    const { webhook } = run.kwargs;
     for (let tries = 1; ; tries += 1) {
       try {
         await this.#writer.flush();
-        const done = await this.#options.queue.finish(lease, result, this.#writer.logged);
+        const done = await this.#options.queue.finish(lease, result, {
+          logged: this.#writer.logged,
+          webhook,
+        });
         if (done === "unlogged") {
           this.#options.events.log(lease.run_id);
           continue;
         }
         this.followed = done === "followed";
+        if (webhook !== undefined) this.#options.webhookWaits();
         return done === "lost" ? undefined : result;
       } catch (error) {
         if (error instanceof ServerError) {

@@ -8,6 +8,7 @@ import { RunCreate } from "../protocol/runs.ts";
 import type { CronChange, CronRecord, CronRepository, DueCron } from "../storage/crons.ts";
 import { parseSchedule } from "./cron-schedule.ts";
 import type { RunEngine, RunRequest } from "./runs.ts";
+import type { Webhooks } from "./webhooks.ts";
 
 /** How often a process looks for crons that are due. */
 const LOOK_MS = 1_000;
@@ -18,6 +19,7 @@ const CLAIM_MS = 30_000;
 export interface CronsOptions {
   crons: CronRepository;
   runs: RunEngine;
+  webhooks: Webhooks;
   log: Logger;
 }
 
@@ -104,6 +106,7 @@ export class Crons {
    * the runs do. Throws `not_found`, and `invalid_request` as `create` does.
    */
   async update(cronId: string, patch: CronPatch, filter: Filter | undefined): Promise<CronRecord> {
+    if (patch.webhook !== undefined) this.#options.webhooks.assertAccepted(patch.webhook);
     const change = (cron: CronRecord, now: Date): CronChange => toChange(cron, patch, now);
     const updated = await this.#options.crons.update(cronId, change, filter);
     if (updated) return updated;

@@ -19,6 +19,7 @@ import { toGraphHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
 import { firstIdOf } from "./run-stream.ts";
 import type { RunWatch } from "./run-watch.ts";
+import type { Webhooks } from "./webhooks.ts";
 import type { Worker } from "./worker.ts";
 
 const ASSISTANT_NAMESPACE = "6ba7b821-9dad-11d1-80b4-00c04fd430c8";
@@ -74,6 +75,7 @@ export interface RunEngineOptions {
   events: EventLog;
   worker: Worker;
   feedback: Feedback;
+  webhooks: Webhooks;
   observer: Observer;
   graphs: () => GraphRegistry;
   watch: RunWatch;
@@ -132,6 +134,7 @@ export class RunEngine {
     const assistant = await this.assistantForRun(body.assistant_id, request);
     if (!whateverGraph) this.#assertGraph(assistant.graph_id);
     if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
+    if (body.webhook !== undefined) this.#options.webhooks.assertAccepted(body.webhook);
     const temporary = threadId === undefined && body.on_completion === "delete";
     if (temporary) assertNoThreadNeeded(body);
     const { alone } = this.#options;
@@ -290,6 +293,7 @@ export class RunEngine {
     if (done === "ended") {
       this.#options.worker.poke();
       this.#options.notify({ kind: "thread", thread_id: run.thread_id });
+      if (run.kwargs.webhook !== undefined) this.#options.webhooks.poke();
     }
     if (!options.wait || done !== "asked") return;
     await this.wait(run);
@@ -380,6 +384,7 @@ function toNewRun(options: {
     resumable: body.stream_resumable,
     durability: body.durability ?? toDurability(body.checkpoint_during),
     on_disconnect: body.on_disconnect,
+    webhook: body.webhook,
     feedback_keys: body.feedback_keys?.length ? body.feedback_keys : undefined,
     protocol: request.protocol,
   };

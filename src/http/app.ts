@@ -20,6 +20,7 @@ import type { AssistantRepository } from "../storage/assistants.ts";
 import type { CronRepository } from "../storage/crons.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
+import type { WebhookRepository } from "../storage/webhooks.ts";
 import { authorizeRoute } from "./authorization.ts";
 import { readBody, validate } from "./body.ts";
 import { crossOrigin, mayOpenSocket } from "./middleware/cors.ts";
@@ -39,6 +40,7 @@ import { runRoutes } from "./routes/runs.ts";
 import { storeRoutes } from "./routes/store.ts";
 import { threadStreamRoutes } from "./routes/thread-streams.ts";
 import { threadRoutes } from "./routes/threads.ts";
+import { webhookRoutes } from "./routes/webhooks.ts";
 
 import { upgrade, type OpenSession } from "./web-socket.ts";
 
@@ -49,6 +51,7 @@ export interface AppDeps {
   engine: RunEngine;
   crons: Crons;
   cronRows: CronRepository;
+  webhooks: WebhookRepository;
   states: ThreadStates;
   streams: ThreadStreams;
   commands: Commands;
@@ -84,6 +87,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...cronRoutes(deps),
     ...commandRoutes(deps),
     ...threadStreamRoutes(deps),
+    ...webhookRoutes(deps),
     ...feedbackRoutes(deps),
     ...storeRoutes({ store: deps.store }),
     ...mcpRoutes(deps),

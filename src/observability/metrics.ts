@@ -19,6 +19,16 @@ export interface MetricsOptions {
   waitingRuns: () => Promise<number>;
   /** The tracing targets. Asked at every scrape. */
   targets: () => readonly ObserverStatus[];
+  /** Webhooks: how many wait in the whole deployment, and what this process did. Asked at every scrape. */
+  webhooks: () => Promise<WebhookNumbers>;
+}
+
+/** What is told of webhooks. There is no number of those that wait while the database does not answer. */
+export interface WebhookNumbers {
+  waiting?: number;
+  oldest_seconds?: number;
+  delivered: number;
+  failed: number;
 }
 
 /** Seconds. Runs of agents last from milliseconds to many minutes. */
@@ -43,6 +53,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
       else this.set(count);
     },
   });
+  addWebhookMetrics(registers, options.webhooks);
   addTracingMetrics(registers, options.targets);
   addProcessMetrics(registers);
   return {
@@ -115,6 +126,53 @@ function createRunMetrics(registers: Registry[]): Observer {
       };
     },
   };
+}
+
+function addWebhookMetrics(registers: Registry[], read: MetricsOptions["webhooks"]): void {
+  const numbers = [
+    {
+      name: "aegra_webhooks_waiting",
+      help: "Webhooks to be sent, in the whole deployment.",
+      Kind: Gauge,
+      key: "waiting",
+    },
+    {
+      name: "aegra_webhook_oldest_waiting_seconds",
+      help: "Age of the oldest webhook that is to be sent.",
+      Kind: Gauge,
+      key: "oldest_seconds",
+    },
+    {
+      name: "aegra_webhooks_delivered_total",
+      help: "Webhooks this process has delivered.",
+      Kind: Counter,
+      key: "delivered",
+    },
+    {
+      name: "aegra_webhooks_failed_total",
+      help: "Webhooks this process has given up.",
+      Kind: Counter,
+      key: "failed",
+    },
+  ] as const;
+  let reading: Promise<WebhookNumbers> | undefined;
+  for (const { name, help, Kind, key } of numbers) {
+    void new Kind({
+      name,
+      help,
+      registers,
+      async collect() {
+        // One look at the database for all of them.
+        reading ??= read().finally(() => {
+          reading = undefined;
+        });
+        const value = (await reading)[key];
+        if (value === undefined) return this.remove();
+        this.reset();
+        this.inc(value);
+      },
+    });
+  }
 }
 
 /** What each number of a target is, read from its status at every scrape. */

@@ -12,6 +12,7 @@ const RunFields = RunCreate.pick({
   stream_mode: true,
   durability: true,
   checkpoint_during: true,
+  webhook: true,
 }).extend({
   metadata: Metadata.optional(),
   multitask_strategy: MultitaskStrategy.optional(),

@@ -118,6 +118,8 @@ export const RunCreate = z.strictObject({
   feedback_keys: z.array(FeedbackKey).max(20).optional(),
   durability: z.enum(["sync", "async", "exit"]).optional(),
   checkpoint_during: z.boolean().optional(),
+  /** Where the run is posted when it has ended: a URL, or a path on this server. */
+  webhook: z.string().min(1).optional(),
 });
 export type RunCreate = z.infer<typeof RunCreate>;
 
@@ -170,6 +172,7 @@ export interface RunKwargs {
   on_disconnect: "continue" | "cancel";
   /** Set for a run whose events are those of the v2 protocol; `stream_mode` says nothing then. */
   protocol?: "v2" | undefined;
+  webhook?: string | undefined;
 }
 
 export const RUN_FIELDS = [

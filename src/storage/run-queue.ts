@@ -44,19 +44,19 @@ export interface RunQueue {
   /** Gives a run back unfinished, so that another worker takes it; false if the lease is lost. */
   release(lease: Lease): Promise<boolean>;
   /**
-   * Ends a run and settles its thread: `followed` if other runs wait for the thread, `lost` if the lease is
-   * not held any more, `unlogged` if its events are wanted in the database and, as `logged` says, are not there:
-   * nothing was written then. Rejects with `invalid_request` if the result has no form the database can
-   * store, however often it is tried.
+   * Ends a run, settles its thread, and writes the webhook to `webhook`, if there is one, in one statement:
+   * `followed` if other runs wait for the thread, `lost` if the lease is not held any more, `unlogged` if its
+   * events are wanted in the database and, as `logged` says, are not there: nothing was written then. Rejects
+   * with `invalid_request` if the result has no form the database can store, however often it is tried.
    */
   finish(
     lease: Lease,
     result: RunResult,
-    logged: boolean,
+    options: { logged: boolean; webhook?: string | undefined },
   ): Promise<"finished" | "followed" | "lost" | "unlogged">;
   /**
-   * Stops a run: a pending one ends at once, a running one is marked for its worker. Gives what was done, or
-   * `undefined` if the run had ended (or does not exist).
+   * Stops a run: a pending one ends at once, and its webhook is written with it; a running one is marked for
+   * its worker. Gives what was done, or `undefined` if the run had ended (or does not exist).
    */
   cancel(
     runId: string,
@@ -165,14 +165,17 @@ export function createRunQueue(database: Queryable): RunQueue {
       return rowCount > 0;
     },
 
-    async finish(lease, result, logged) {
-      const { rows } = await database
-        .query<{ followers: number }>(FINISH, [...toFinishParams(lease, result), logged])
-        .catch((cause: unknown) => {
-          // The data itself is refused (22), or is too large (54).
-          const { code } = cause as { code?: unknown };
-          throw typeof code === "string" && /^(22|54)/.test(code) ? unstorable(cause) : cause;
-        });
+    async finish(lease, result, { logged, webhook }) {
+      const params = [...toFinishParams(lease, result), logged];
+      const finishing =
+        webhook === undefined
+          ? database.query<{ followers: number }>(FINISH, params)
+          : database.query<{ followers: number }>(FINISH_WITH_WEBHOOK, [...params, webhook]);
+      const { rows } = await finishing.catch((cause: unknown) => {
+        // The data itself is refused (22), or is too large (54).
+        const { code } = cause as { code?: unknown };
+        throw typeof code === "string" && /^(22|54)/.test(code) ? unstorable(cause) : cause;
+      });
       if (!rows[0]) return (await isHeld(database, lease)) ? "unlogged" : "lost";
       return rows[0].followers > 0 ? "followed" : "finished";
     },
@@ -224,20 +227,32 @@ const CLAIM = `
   ), placed AS (${TAKE_PLACES("claimed")})
   SELECT * FROM claimed`;
 
-const FINISH = `
+/** `alias` holds all columns of ended runs; each becomes a webhook to `url`. */
+const WRITE_WEBHOOK = (alias: string, url: string): string =>
+  `INSERT INTO webhook_deliveries (run_id, thread_id, url, run)
+    SELECT ${alias}.run_id, ${alias}.thread_id, ${url}, row_to_json(${alias}) FROM ${alias}
+    WHERE ${url} IS NOT NULL`;
+
+const finish = (columns: string, then = ""): string => `
   WITH done AS (
     UPDATE runs SET status = $4, interrupted = $5, output = $6::text::json, error = $7::text::json,
       lease_expires_at = NULL, ended_at = now(), updated_at = now()
     WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running' AND (NOT logged OR $11::boolean)
-    RETURNING thread_id, temporary
+    RETURNING ${columns}
   ), thread AS (
     UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
       values = coalesce($8::text::jsonb, t.values), interrupts = $9::text::jsonb, error = $7::text::jsonb,
       resting_status = $10, status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE $10 END
     FROM done WHERE t.thread_id = done.thread_id AND NOT done.temporary
     RETURNING t.active_runs
-  )
+  )${then}
   SELECT coalesce((SELECT active_runs FROM thread), 0) AS followers FROM done`;
+
+const FINISH = finish("thread_id, temporary");
+const FINISH_WITH_WEBHOOK = finish(
+  RUN_COLUMNS,
+  `, webhook AS (${WRITE_WEBHOOK("done", "$12::text")})`,
+);
 
 const CANCEL = `
   WITH run AS (
@@ -248,11 +263,12 @@ const CANCEL = `
       cancel_reason = coalesce($3::text, cancel_reason), updated_at = now(),
       stream_position = CASE WHEN temporary THEN NULL ELSE ${NEXT_PLACE} END
     WHERE run_id = $1 AND status IN ('pending', 'running')
-    RETURNING thread_id, status, temporary, stream_position
+    RETURNING ${RUN_COLUMNS}
   ), thread AS (
     UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
       last_stream_position = greatest(t.last_stream_position, run.stream_position),
       status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE t.resting_status END
     FROM run WHERE t.thread_id = run.thread_id AND run.status = 'interrupted' AND NOT run.temporary
-  )
+  ), ended AS (SELECT * FROM run WHERE status = 'interrupted'
+  ), webhook AS (${WRITE_WEBHOOK("ended", "ended.kwargs ->> 'webhook'")})
   SELECT status FROM run`;

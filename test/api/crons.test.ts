@@ -195,6 +195,7 @@ describeDatabases("crons", (databases) => {
       [{ enabled: "yes" }, "enabled", /boolean/],
       [{ on_run_completed: "explode" }, "on_run_completed", /delete/],
       [{ interrupt_before: ["one"] }, "interrupt_before", /needs a thread/],
+      [{ webhook: "http://127.0.0.1:1/" }, "webhook", /webhooks\.allow_private_networks/],
       [{ after_seconds: 4 }, "after_seconds", /Unsupported/],
       [{ assistant_id: undefined }, "assistant_id", /string/],
     ])("are refused with the name of the field: %j", async (field, path, message) => {

@@ -68,7 +68,7 @@ describeDatabases("the statements that change a run's status", (databases) => {
       ...Object.fromEntries(
         ENDS.map((status) => [
           `finish as ${status}`,
-          (lease: Lease) => queue.finish(lease, result(status), true),
+          (lease: Lease) => queue.finish(lease, result(status), { logged: true }),
         ]),
       ),
     };
@@ -124,14 +124,14 @@ describeDatabases("the statements that change a run's status", (databases) => {
       { ...lease, attempt: 2 },
       { ...lease, run_id: randomUUID() },
     ]) {
-      expect(await queue.finish(wrong, success, true)).toBe("lost");
+      expect(await queue.finish(wrong, success, { logged: true })).toBe("lost");
       expect(await queue.release(wrong)).toBe(false);
     }
     expect(await queue.renew(randomUUID(), [lease.run_id], 1_000)).toEqual([]);
     expect(await runs.delete(lease.run_id)).toBe(false);
     expect((await runs.get(lease.run_id, undefined))?.status).toBe("running");
-    expect(await queue.finish(lease, success, true)).toBe("finished");
-    expect(await queue.finish(lease, success, true)).toBe("lost");
+    expect(await queue.finish(lease, success, { logged: true })).toBe("finished");
+    expect(await queue.finish(lease, success, { logged: true })).toBe("lost");
     expect(await runs.delete(lease.run_id)).toBe(true);
   });
 

@@ -73,7 +73,12 @@ const OBSERVERS: Array<[string, () => Promise<Observer>]> = [
   ],
   [
     "metrics",
-    async () => createMetrics({ waitingRuns: async () => 0, targets: () => [] }).observer,
+    async () =>
+      createMetrics({
+        waitingRuns: async () => 0,
+        targets: () => [],
+        webhooks: async () => ({ delivered: 0, failed: 0 }),
+      }).observer,
   ],
 ];
 

@@ -24,7 +24,12 @@ const target: ObserverStatus = {
 };
 
 function open(overrides: Partial<Parameters<typeof createMetrics>[0]> = {}): Metrics {
-  return createMetrics({ waitingRuns: async () => 5, targets: () => [target], ...overrides });
+  return createMetrics({
+    waitingRuns: async () => 5,
+    targets: () => [target],
+    webhooks: async () => ({ waiting: 3, oldest_seconds: 90, delivered: 7, failed: 1 }),
+    ...overrides,
+  });
 }
 
 /** The samples of the text format: `name{labels}` to value. */
@@ -83,15 +88,24 @@ test("tracing shows its spans by target, as they are at the scrape", async () =>
     'aegra_trace_oldest_waiting_seconds{target="langfuse"}': 2.5,
     'aegra_trace_target_up{target="langfuse"}': 1,
     aegra_runs_waiting: 5,
+    aegra_webhooks_waiting: 3,
+    aegra_webhook_oldest_waiting_seconds: 90,
+    aegra_webhooks_delivered_total: 7,
+    aegra_webhooks_failed_total: 1,
   });
   sent = 9;
   const later = await samples(metrics);
   expect(later.get('aegra_trace_spans_exported_total{target="langfuse"}')).toBe(9);
 });
 
-test("a database that does not answer leaves its number out, not the others", async () => {
-  const metrics = open({ waitingRuns: () => Promise.reject(new Error("away")) });
+test("a database that does not answer leaves its numbers out, not the others", async () => {
+  const metrics = open({
+    waitingRuns: () => Promise.reject(new Error("away")),
+    webhooks: async () => ({ delivered: 7, failed: 1 }),
+  });
   const found = await samples(metrics);
+  expect(found.has("aegra_webhooks_waiting")).toBe(false);
+  expect(found.get("aegra_webhooks_delivered_total")).toBe(7);
   expect(found.has("aegra_runs_waiting")).toBe(false);
   expect(found.get("process_resident_memory_bytes")).toBeGreaterThan(1e6);
 });

@@ -60,6 +60,13 @@ export function testConfig(
       maxRecordBytes: 16 * 1_024 * 1_024,
       fsync: false,
     },
+    webhooks: {
+      enabled: true,
+      headers: {},
+      secret: undefined,
+      url: {},
+      allowPrivateNetworks: false,
+    },
     log: { level: "silent", pretty: false },
     workers: { concurrency: 10, graceMs: 0 },
     warnings: [],
