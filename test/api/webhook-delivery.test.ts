@@ -87,7 +87,7 @@ describeDatabases("delivering webhooks", (databases) => {
       origin: { trigger: "api", assistant_name: "five", assistant_version: 1 },
       afterSeconds: 0,
       filter: undefined,
-      logged: false,
+      logged: "on_demand",
       claim: { workerId, leaseMs: 60_000 },
     });
     await createRunQueue(database).finish(

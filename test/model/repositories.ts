@@ -76,7 +76,9 @@ export class Repositories {
       case "write":
         return this.#write(step.held, before);
       case "finish":
-        return this.#queue.finish(this.#lease(step.worker, step.held), toResult(step.as), true);
+        return this.#queue.finish(this.#lease(step.worker, step.held), toResult(step.as), {
+          logged: true,
+        });
       case "release":
         return this.#queue.release(this.#lease(step.worker, step.held));
       case "cancel":
