@@ -1,15 +1,10 @@
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { loadConfiguredTracing } from "../observability/configured.ts";
-import {
-  findDeadLetters,
-  inspectSpool,
-  replayDeadLetters,
-  type SpoolReport,
-} from "../observability/delivery/spool-report.ts";
 import { createLogger } from "../observability/log.ts";
 import type { ServeOptions } from "./options.ts";
 import { readVersion } from "./serve.ts";
+import { openTraceSpool, type TraceSpool, type WaitingReport } from "./trace-spool.ts";
 
 export const TRACES_ACTIONS = ["status", "flush", "dead-letters", "replay"] as const;
 
@@ -23,63 +18,61 @@ export interface TracesOptions extends ServeOptions {
 const LOOK_EVERY_MS = 200;
 
 /**
- * `aegra traces`: what waits on disk for Langfuse and the other targets, and what to do about it. Servers of the
- * same project may run meanwhile. Resolves with the exit code: 1 if something is left that should not be.
+ * `aegra traces`: what waits for Langfuse and the other targets, on disk or in the database, and what to do about it.
+ * Servers of the same project may run meanwhile. Resolves with the exit code: 1 if something is left that should not
+ * be.
  */
 export async function traces(options: TracesOptions): Promise<number> {
   const config = await loadConfig({ ...options, mode: "start", needsGraphs: false });
-  const { directory, spool } = config.tracing;
-  if (spool === "memory") {
-    print("Traces wait in memory (tracing.spool): there is nothing on disk.");
+  if (config.tracing.spool === "memory") {
+    print("Traces wait in memory (tracing.spool): there is nothing to see from outside.");
     return 0;
   }
-  switch (options.action) {
-    case "status":
-      return showStatus(directory, options.json);
-    case "flush":
-      return flush(config, options.timeoutMs);
-    case "dead-letters":
-      return showDeadLetters(directory, options.json);
-    case "replay":
-      return replay(directory);
+  const spool = await openTraceSpool(config);
+  try {
+    switch (options.action) {
+      case "status":
+        return await showStatus(spool, options.json);
+      case "flush":
+        return await flush(config, spool, options.timeoutMs);
+      case "dead-letters":
+        return await showDeadLetters(spool, options.json);
+      case "replay":
+        return await replay(spool);
+    }
+  } finally {
+    await spool.close();
   }
 }
 
-async function showStatus(folder: string, json: boolean): Promise<number> {
-  const reports = await inspectSpool(folder);
+async function showStatus(spool: TraceSpool, json: boolean): Promise<number> {
+  const reports = await spool.status();
   if (json) {
-    const spool = reports.map((report) => ({ ...report, oldest: toIso(report.oldest) }));
-    print(JSON.stringify({ folder, spool }, null, 2));
+    const waiting = reports.map((report) => ({ ...report, oldest: toIso(report.oldest) }));
+    print(JSON.stringify({ place: spool.place, spool: waiting }, null, 2));
     return 0;
   }
-  print(`Spool ${folder}`);
+  print(`Spool ${spool.place}`);
   if (reports.length === 0) print("  nothing waits");
   for (const report of reports) for (const line of renderReport(report)) print(`  ${line}`);
   return 0;
 }
 
-function renderReport(report: SpoolReport): string[] {
-  const { target, stream, records, bytes, oldest, writers, dead_letters: letters } = report;
+function renderReport(report: WaitingReport): string[] {
+  const { target, stream, records, bytes, oldest, owners, dead_letters: letters } = report;
   const age = oldest === undefined ? "" : `, the oldest for ${toAge(Date.now() - oldest)}`;
   const waiting = records === 0 ? "nothing waits" : `${records} wait (${toSize(bytes)}${age})`;
   const dead = letters === 0 ? "" : `; ${letters} dead letters`;
   return [
     `${target} ${stream}: ${waiting}${dead}`,
-    ...writers.map(({ pid, state, records: count }) => {
-      const whose = {
-        alive: `of process ${pid}, which sends them`,
-        elsewhere: `of process ${pid} of another host or container`,
-        gone: `of a process that is gone: the next start, or "aegra traces flush", sends them`,
-      };
-      return `  ${count} ${whose[state]}`;
-    }),
+    ...owners.map((owner) => `  ${owner.records} ${owner.whose}`),
   ];
 }
 
-async function flush(config: Config, timeoutMs: number): Promise<number> {
-  const { directory } = config.tracing;
+async function flush(config: Config, spool: TraceSpool, timeoutMs: number): Promise<number> {
   const log = createLogger({ level: "warn", pretty: config.log.pretty });
-  const observer = await loadConfiguredTracing(config, { log, version: readVersion() });
+  const { outbox } = spool;
+  const observer = await loadConfiguredTracing(config, { log, version: readVersion(), outbox });
   const deadline = Date.now() + timeoutMs;
   try {
     if (observer.status().length === 0) {
@@ -90,7 +83,7 @@ async function flush(config: Config, timeoutMs: number): Promise<number> {
     while (Date.now() < deadline) {
       await delay(LOOK_EVERY_MS);
       const empty = await observer.flush(Math.min(1_000, deadline - Date.now()));
-      if (empty && (await countOurs(directory)) === 0) break;
+      if (empty && (await spool.left()) === 0) break;
     }
     const statuses = observer.status();
     const left = sum(
@@ -101,46 +94,29 @@ async function flush(config: Config, timeoutMs: number): Promise<number> {
     print(`${sent} sent, ${left} left.`);
     for (const { name, last_error: error } of statuses)
       if (error !== undefined) print(`  ${name}: ${error}`);
-    return left === 0 && (await countOurs(directory)) === 0 ? 0 : 1;
+    return left === 0 && (await spool.left()) === 0 ? 0 : 1;
   } finally {
     await observer.shutdown(0);
   }
 }
 
-/** What nobody but this process will send, on its way into it or there. */
-async function countOurs(folder: string): Promise<number> {
-  const writers = (await inspectSpool(folder)).flatMap((report) => report.writers);
-  const ours = writers.filter(({ pid, state }) => state === "gone" || pid === process.pid);
-  return sum(ours, ({ records }) => records);
-}
-
-async function showDeadLetters(folder: string, json: boolean): Promise<number> {
-  const letters = await findDeadLetters(folder);
+async function showDeadLetters(spool: TraceSpool, json: boolean): Promise<number> {
+  const letters = await spool.deadLetters();
   if (json) {
-    print(
-      JSON.stringify(
-        letters.map(({ buriedAt, traceId, ...letter }) => ({
-          ...letter,
-          trace_id: traceId,
-          buried_at: toIso(buriedAt),
-        })),
-        null,
-        2,
-      ),
-    );
+    print(JSON.stringify(letters, null, 2));
     return 0;
   }
   if (letters.length === 0) print("There are no dead letters.");
-  for (const { target, stream, traceId, bytes, buriedAt, answer, path } of letters) {
-    print(`${toIso(buriedAt)}  ${target} ${stream}  trace ${traceId}  ${toSize(bytes)}`);
+  for (const { target, stream, trace_id: traceId, bytes, buried_at, answer, path } of letters) {
+    print(`${buried_at}  ${target} ${stream}  trace ${traceId}  ${toSize(bytes)}`);
     print(`  ${answer}`);
-    print(`  ${path}`);
+    if (path !== undefined) print(`  ${path}`);
   }
   return 0;
 }
 
-async function replay(folder: string): Promise<number> {
-  const replayed = await replayDeadLetters(folder);
+async function replay(spool: TraceSpool): Promise<number> {
+  const replayed = await spool.replay();
   print(
     replayed === 0
       ? "There are no dead letters."

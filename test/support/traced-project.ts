@@ -2,7 +2,10 @@ import { join } from "node:path";
 import { createProject, startChild, type ChildServer } from "./child-server.ts";
 import type { LangfuseReceiver, ReceivedSpan } from "./langfuse-receiver.ts";
 
-/** Three quick nodes; and three that take their time, so that a process can be killed between them. */
+/**
+ * Three quick nodes; three that take their time, so that a process can be killed between them; and three of which the
+ * second kills its process.
+ */
 const GRAPH = `
 import { Annotation, StateGraph } from "@langchain/langgraph";
 
@@ -10,9 +13,10 @@ const State = Annotation.Root({
   input: Annotation<string>(),
   trail: Annotation<string[]>({ reducer: (a, b) => a.concat(b), default: () => [] }),
 });
-const build = (ms: number) => {
+const build = (ms: number, deadly = "") => {
   const node = (name: string) => async () => {
     if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
+    if (name === deadly) process.kill(process.pid, "SIGKILL");
     return { trail: [name] };
   };
   return new StateGraph(State)
@@ -26,6 +30,7 @@ const build = (ms: number) => {
 };
 export const quick = build(0);
 export const slow = build(300);
+export const poison = build(100, "two");
 `;
 
 /** The observations of a run of either graph: the root and its nodes. */
@@ -47,7 +52,11 @@ export async function createTracedProject(
   const project = await createProject({
     "graph.ts": GRAPH,
     "aegra.json": JSON.stringify({
-      graphs: { quick: "./graph.ts:quick", slow: "./graph.ts:slow" },
+      graphs: {
+        quick: "./graph.ts:quick",
+        slow: "./graph.ts:slow",
+        poison: "./graph.ts:poison",
+      },
     }),
   });
   return {

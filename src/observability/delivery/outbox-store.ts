@@ -39,11 +39,11 @@ export interface OutboxStoreEvents {
 export interface OutboxStoreOptions extends OutboxStoreEvents {
   queue: string;
   outbox: Outbox;
-  limits?: Partial<Limits> | undefined;
+  limits: Partial<Limits> | undefined;
+  inHand: { records: number; bytes: number };
+  retryMs: number;
 }
 
-/** What one process holds of a queue before it leaves the rest to whoever has room. */
-const IN_HAND = { records: 20_000, bytes: 16 * 1_024 * 1_024 };
 const CLAIM = { maxRecords: 1_000, maxBytes: 4 * 1_024 * 1_024 };
 /** The result of a run goes to the same database: a run that waits here would wait there. */
 const PATIENCE_MS = 2_000;
@@ -95,6 +95,7 @@ export class OutboxStore implements RecordStore {
     this.#writer = new OutboxWriter({
       queue: options.queue,
       outbox: options.outbox,
+      retryMs: options.retryMs,
       keeps: () => this.#keeps(),
       onWritten: (rows, kept) => this.#onWritten(rows, kept),
       onAway: (rows, error, first) => {
@@ -184,9 +185,9 @@ export class OutboxStore implements RecordStore {
       this.#writer.close(unwritten).then((rows) => (lost = rows)),
     );
     // What is in memory alone ends here.
-    this.#counts.left = this.#records - lost.length;
+    this.#counts.left = this.pending.records - lost.length;
     this.#counts.dropped += lost.length;
-    this.#records = this.#counts.left;
+    this.#records -= lost.length;
     await within(CLOSE_MS, this.#options.outbox.forget(this.#options.queue));
   }
 
@@ -227,7 +228,8 @@ export class OutboxStore implements RecordStore {
   }
 
   #keeps(): boolean {
-    if (this.#records > IN_HAND.records || this.#bytes > IN_HAND.bytes) this.#pooling = true;
+    const { inHand } = this.#options;
+    if (this.#records > inHand.records || this.#bytes > inHand.bytes) this.#pooling = true;
     return !this.#pooling;
   }
 

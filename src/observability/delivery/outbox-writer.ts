@@ -10,7 +10,7 @@ export interface Row extends StoredRecord {
 }
 
 /*
- * The table:   open ──a statement fails──▶ away ──tried again every two seconds──▶ open
+ * The table:   open ──a statement fails──▶ away ──tried again every few seconds──▶ open
  *
  * Records wait in a queue for the next statement, of which there is one at a time; what comes meanwhile makes the
  * one after it. A statement that failed may have been done all the same: writing its rows again changes nothing.
@@ -19,6 +19,7 @@ export interface Row extends StoredRecord {
 export interface OutboxWriterOptions {
   queue: string;
   outbox: Outbox;
+  retryMs: number;
   /** Whether this process should keep what is written now, or leave it to whoever has room. */
   keeps: () => boolean;
   onWritten: (rows: readonly Row[], kept: boolean) => void;
@@ -34,7 +35,6 @@ const MOST = { rows: 1_000, bytes: 1_024 * 1_024 };
 const COALESCE_MS = 10;
 /** What may wait for a database that is slow, before it counts as one that takes nothing. */
 const MAX_UNWRITTEN_BYTES = 32 * 1_024 * 1_024;
-const RETRY_MS = 2_000;
 
 /** Writes rows to the table, and removes those that are where they belong. */
 export class OutboxWriter {
@@ -166,7 +166,7 @@ export class OutboxWriter {
 
   #retryLater(): void {
     clearTimeout(this.#retry);
-    this.#retry = this.#apart(() => setTimeout(() => void this.#tryAgain(), RETRY_MS));
+    this.#retry = this.#apart(() => setTimeout(() => void this.#tryAgain(), this.#options.retryMs));
     this.#retry.unref();
   }
 

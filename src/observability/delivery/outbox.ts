@@ -50,9 +50,15 @@ export interface OutboxOptions {
   limits?: Partial<Limits> | undefined;
   /** How long a process that says nothing keeps its rows. Default 10,000. */
   leaseMs?: number;
+  /** What this process holds of each queue before it leaves the rest to whoever has room. */
+  inHand?: { records: number; bytes: number };
+  /** How often a database that takes nothing is tried again. Default 2,000. */
+  retryMs?: number;
 }
 
 const LEASE_MS = 10_000;
+const RETRY_MS = 2_000;
+const IN_HAND = { records: 20_000, bytes: 16 * 1_024 * 1_024 };
 /** How much of a lease passes between two renewals, each with a look at what others left. */
 const RENEW_SHARE = 1 / 3;
 
@@ -85,6 +91,8 @@ export class Outbox {
       queue,
       outbox: this,
       limits: this.#options.limits,
+      inHand: this.#options.inHand ?? IN_HAND,
+      retryMs: this.#options.retryMs ?? RETRY_MS,
       ...events,
     });
     this.#stores.set(queue, store);

@@ -1,0 +1,157 @@
+import type { Config } from "../config/schema.ts";
+import type { ConfiguredTracingDeps } from "../observability/configured.ts";
+import { ServerError } from "../errors.ts";
+import {
+  findDeadLetters,
+  inspectSpool,
+  replayDeadLetters,
+} from "../observability/delivery/spool-report.ts";
+import { openDatabase } from "../storage/open.ts";
+import { createTraceOutbox } from "../storage/trace-outbox.ts";
+
+/** What waits for one target's stream, and whose it is. */
+export interface WaitingReport {
+  target: string;
+  stream: string;
+  records: number;
+  bytes: number;
+  /** Milliseconds since 1970. */
+  oldest: number | undefined;
+  /** Sentences' ends, such as `of process 12, which sends them`, with a number each. */
+  owners: { records: number; whose: string; pid?: number | undefined; state?: string }[];
+  dead_letters: number;
+}
+
+export interface WaitingLetter {
+  target: string;
+  stream: string;
+  trace_id: string;
+  bytes: number;
+  buried_at: string;
+  answer: string;
+  /** The file, where there is one. */
+  path?: string;
+}
+
+/** Where the project's traces wait, seen from outside. Whoever opens it closes it. */
+export interface TraceSpool {
+  /** For a person: the folder, or the database. */
+  place: string;
+  status(): Promise<WaitingReport[]>;
+  deadLetters(): Promise<WaitingLetter[]>;
+  /** Puts the dead letters back; gives their number. */
+  replay(): Promise<number>;
+  /** What nobody but this process will send, on its way into it or there. */
+  left(): Promise<number>;
+  /** What tracing needs to send from here. */
+  outbox: ConfiguredTracingDeps["outbox"];
+  close(): Promise<void>;
+}
+
+/**
+ * Opens what `tracing.spool` names. Rejects with `startup_failed` if the database cannot be opened, as PGlite
+ * cannot while a server has it.
+ */
+export async function openTraceSpool(config: Config): Promise<TraceSpool> {
+  return config.tracing.spool === "database" ? openTable(config) : openFolder(config);
+}
+
+function openFolder({ tracing: { directory } }: Config): TraceSpool {
+  return {
+    place: directory,
+    async status() {
+      const reports = await inspectSpool(directory);
+      return reports.map(({ writers, ...report }) => ({
+        ...report,
+        owners: writers.map(({ pid, state, records }) => ({
+          records,
+          pid,
+          state,
+          whose: {
+            alive: `of process ${pid}, which sends them`,
+            elsewhere: `of process ${pid} of another host or container`,
+            gone: `of a process that is gone: the next start, or "aegra traces flush", sends them`,
+          }[state],
+        })),
+      }));
+    },
+    async deadLetters() {
+      const letters = await findDeadLetters(directory);
+      return letters.map(({ target, stream, traceId, bytes, buriedAt, answer, path }) => ({
+        target,
+        stream,
+        trace_id: traceId,
+        bytes,
+        buried_at: new Date(buriedAt).toISOString(),
+        answer,
+        path,
+      }));
+    },
+    replay: () => replayDeadLetters(directory),
+    async left() {
+      const writers = (await inspectSpool(directory)).flatMap((report) => report.writers);
+      return writers
+        .filter(({ pid, state }) => state === "gone" || pid === process.pid)
+        .reduce((total, { records }) => total + records, 0);
+    },
+    outbox: undefined,
+    close: async () => {},
+  };
+}
+
+async function openTable(config: Config): Promise<TraceSpool> {
+  const database = await openDatabase({
+    databaseUrl: config.database.url,
+    dataDir: config.database.dataDir,
+    maxConnections: 4,
+  });
+  const outbox = createTraceOutbox(database);
+  try {
+    await outbox.levels();
+  } catch (cause) {
+    await database.close();
+    throw new ServerError(
+      "startup_failed",
+      `The database at ${database.location} has no place for traces yet: run "aegra db migrate", or start the server once.`,
+      { cause },
+    );
+  }
+  const split = (queue: string): { target: string; stream: string } => {
+    const [target = queue, stream = ""] = queue.split("/");
+    return { target, stream };
+  };
+  return {
+    place: `the database ${database.location}`,
+    async status() {
+      const reports = await outbox.report();
+      return reports.map(({ queue, records, bytes, held, oldest_ms: age, dead_letters: dead }) => ({
+        ...split(queue),
+        records,
+        bytes,
+        oldest: records === 0 ? undefined : Date.now() - age,
+        owners: [
+          { records: held, whose: "in the hands of processes that live" },
+          {
+            records: records - held,
+            whose: 'of nobody: any server, or "aegra traces flush", sends them',
+          },
+        ].filter((owner) => owner.records > 0),
+        dead_letters: dead,
+      }));
+    },
+    async deadLetters() {
+      const letters = await outbox.deadLetters();
+      return letters.map(({ queue, trace_id, bytes, buried_at, answer }) => ({
+        ...split(queue),
+        trace_id,
+        bytes,
+        buried_at: buried_at.toISOString(),
+        answer,
+      }));
+    },
+    replay: () => outbox.replay(),
+    left: async () => (await outbox.levels()).reduce((total, { records }) => total + records, 0),
+    outbox,
+    close: () => database.close(),
+  };
+}
