@@ -64,6 +64,7 @@ const openInMain: Open = async (folder) => {
     location: folder,
     pool,
     createListenClient: () => new Client(),
+    listens: true,
     heartbeatMs: 0,
     prepare: true,
     log: () => {},

@@ -23,11 +23,13 @@ import { loadGraphs } from "./graphs/load.ts";
 import { createGraphRegistry, type GraphRegistry } from "./graphs/registry.ts";
 import { createApp } from "./http/app.ts";
 import { listen } from "./http/listen.ts";
+import { onlyProbes } from "./http/probes.ts";
 import { toRun } from "./http/routes/runs.ts";
 import { loadConfigured } from "./modules/function.ts";
 import { withoutDoubleTraces } from "./observability/foreign-handlers.ts";
 import { composeObservers } from "./observability/compose.ts";
 import { loadConfiguredTracing } from "./observability/configured.ts";
+import { within } from "./observability/delivery/within.ts";
 import type { Logger } from "./observability/log.ts";
 import { createMetrics } from "./observability/metrics.ts";
 import type { Observer } from "./observability/observer.ts";
@@ -36,7 +38,7 @@ import { openCheckpoints } from "./storage/checkpoints.ts";
 import { createCronRepository } from "./storage/crons.ts";
 import { toJson } from "./storage/json.ts";
 import { migrate } from "./storage/migrate.ts";
-import { openDatabase } from "./storage/open.ts";
+import { answers, openDatabase } from "./storage/open.ts";
 import { createRunEventRepository } from "./storage/run-events.ts";
 import { createRunQueue } from "./storage/run-queue.ts";
 import { createRunRepository, type RunRecord } from "./storage/runs.ts";
@@ -49,10 +51,15 @@ import { createWebhookRepository } from "./storage/webhooks.ts";
 
 /** The lease under which a worker holds a run; a silent worker's runs are taken over after it. */
 const LEASE_MS = 10_000;
-/** How often runs of other processes are looked at that no hint tells of. */
-const WATCH_POLL_MS = 1_000;
-/** What the database keeps of the events of one execution. */
-const MAX_LOGGED_BYTES = 64 * 1024 * 1024;
+/** How often processes look for what no hint told them of: where hints come, and where none do. */
+const PACE = {
+  hinted: { queueMs: 1_000, watchMs: 1_000, renewMs: 5_000 },
+  unhinted: { queueMs: 250, watchMs: 100, renewMs: 1_000 },
+};
+/** What the database keeps of the events of one execution, and for how long after its end. */
+const EVENTS = { maxBytes: 64 * 1024 * 1024, retentionMs: 60 * 60_000 };
+/** How long the database may take to answer a readiness check. */
+const READY_MS = 2_000;
 const WEBHOOK_TIMEOUT_MS = 10_000;
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_GRACE_MS = 10_000;
@@ -142,10 +149,11 @@ async function compose(
 
   // PGlite has one process at a time.
   const alone = database.kind === "pglite";
+  const pace = database.listens ? PACE.hinted : PACE.unhinted;
   const watch = new RunWatch({
     states: (runIds) => runEvents.states(runIds),
     ask: (runId) => mailbox.send({ kind: "follow", run_id: runId, log: true }),
-    pollMs: WATCH_POLL_MS,
+    pollMs: pace.watchMs,
     log,
   });
   closers.push(async () => watch.close());
@@ -156,7 +164,7 @@ async function compose(
     askToLog: (runId) => mailbox.send({ kind: "follow", run_id: runId, log: true }),
     announce: (runId) => mailbox.send({ kind: "changed", run_ids: [runId] }),
     alone,
-    maxLoggedBytes: MAX_LOGGED_BYTES,
+    maxLoggedBytes: (config.events ?? EVENTS).maxBytes,
     log,
   });
   closers.push(async () => events.close());
@@ -167,6 +175,7 @@ async function compose(
   });
   const threadWatch = new ThreadWatch({
     positions: (threadIds) => threads.streamPositions(threadIds),
+    pollMs: pace.watchMs,
     log,
   });
   closers.push(async () => threadWatch.close());
@@ -183,6 +192,7 @@ async function compose(
     log,
   });
   closers.push(() => webhooks.close());
+  const leaseMs = config.workers.leaseMs ?? LEASE_MS;
   const worker = new Worker({
     runs,
     queue,
@@ -199,8 +209,10 @@ async function compose(
     },
     log,
     webhookWaits: () => webhooks.poke(),
-    concurrency: config.workers.concurrency,
-    leaseMs: LEASE_MS,
+    concurrency: config.role === "api" ? 0 : config.workers.concurrency,
+    leaseMs,
+    pollMs: pace.queueMs,
+    renewMs: Math.min(pace.renewMs, leaseMs / 3),
   });
   const mailbox: Mailbox = await openMailbox(database, {
     log,
@@ -254,9 +266,11 @@ async function compose(
     lastPosition: async (threadId) =>
       (await threads.streamPositions([threadId])).get(threadId) ?? 0,
   });
-  const sweeper = new Sweeper({ runs, events: runEvents, log });
+  const { retentionMs: eventsMs } = config.events ?? EVENTS;
+  const sweeper = new Sweeper({ runs, events: runEvents, eventsMs, log });
   closers.push(() => sweeper.close());
 
+  let closing: Promise<void> | undefined;
   const version = ownVersion();
   const app = createApp({
     assistants,
@@ -279,6 +293,10 @@ async function compose(
     trace: (run) => toTrace(observer, run),
     metrics: config.metrics?.enabled === false ? undefined : () => metrics.render(),
     info: () => toInfo({ version, langgraphVersion, observer, database, graphs }),
+    async unready() {
+      if (closing) return "stopping";
+      return (await answers(database, READY_MS)) ? undefined : "the database does not answer";
+    },
     version,
     log,
     maxBodyBytes: MAX_BODY_BYTES,
@@ -298,18 +316,28 @@ async function compose(
   sweeper.open();
   closers.push(() => worker.drain(0));
   const { http, port, closeSockets } = await listen(
-    app.fetch,
+    config.role === "worker" ? onlyProbes(app.fetch) : app.fetch,
     { ...config, maxBodyBytes: MAX_BODY_BYTES },
     log,
   );
 
-  let closing: Promise<void> | undefined;
-  const close = async (graceMs: number): Promise<void> => {
+  const stopListening = (): Promise<unknown> => {
     const stopped = new Promise((resolve) => http.close(resolve));
     http.closeIdleConnections();
     closeSockets();
+    return stopped;
+  };
+  const close = async (graceMs: number): Promise<void> => {
     await crons.close();
-    await worker.drain(graceMs);
+    let stopped: Promise<unknown>;
+    if (alone) {
+      stopped = stopListening();
+      await worker.drain(graceMs);
+    } else {
+      // Requests are still answered: what they start, other processes execute. `/ready` sends them elsewhere.
+      await Promise.all([worker.drain(graceMs), within(graceMs, engine.idle())]);
+      stopped = stopListening();
+    }
     await webhooks.close();
     events.close();
     watch.close();
@@ -368,6 +396,10 @@ async function openMigrated(config: Config, log: Logger, closers: (() => Promise
   const database = await openDatabase({
     databaseUrl: config.database.url,
     dataDir: config.database.dataDir,
+    directUrl: config.database.directUrl,
+    maxConnections: config.database.poolSize,
+    listen: config.database.listen,
+    prepareStatements: config.database.preparedStatements,
     log: (level, message, details) => log[level](details ?? {}, message),
   });
   closers.push(() => database.close());

@@ -7,6 +7,8 @@ import type { BannerInput } from "./banner.ts";
 const INPUT: BannerInput = {
   version: "1.2.3",
   mode: "dev",
+  role: "all",
+  processes: 1,
   url: "http://127.0.0.1:2024",
   cwd: "/project",
   database: { kind: "pglite", location: "/project/.aegra/pglite" },

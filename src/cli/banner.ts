@@ -1,5 +1,6 @@
 import { relative } from "node:path";
 
+import type { Role } from "../config/schema.ts";
 import type { ModuleError } from "../modules/failure.ts";
 import { formatPosition } from "../modules/failure.ts";
 import type { ObserverStatus } from "../observability/observer.ts";
@@ -8,6 +9,9 @@ import type { ObserverStatus } from "../observability/observer.ts";
 export interface BannerInput {
   version: string;
   mode: "dev" | "start";
+  role: Role;
+  /** How many processes share the port. */
+  processes: number;
   /** The address the server listens on, such as `http://127.0.0.1:2024`. */
   url: string;
   cwd: string;
@@ -28,11 +32,15 @@ export function renderBanner(input: BannerInput): string {
   const { paint } = input;
   const url = toBrowserUrl(input.url);
   const rows = [
-    `  ${paint.bold(`aegra ${input.version}`)}  ${paint.dim(`${input.mode}, ready in ${input.readyMs} ms`)}`,
+    `  ${paint.bold(`aegra ${input.version}`)}  ${paint.dim(`${describeMode(input)}, ready in ${input.readyMs} ms`)}`,
     "",
-    row("API", paint.cyan(url)),
-    row("Docs", paint.cyan(`${url}/docs`)),
-    row("Studio", paint.cyan(`https://smith.langchain.com/studio/?baseUrl=${url}`)),
+    ...(input.role === "worker"
+      ? [row("Probes", paint.cyan(`${url}/ready`))]
+      : [
+          row("API", paint.cyan(url)),
+          row("Docs", paint.cyan(`${url}/docs`)),
+          row("Studio", paint.cyan(`https://smith.langchain.com/studio/?baseUrl=${url}`)),
+        ]),
     row("Database", describeDatabase(input)),
     ...renderGraphs(input, paint),
     ...input.tracing.flatMap((status) => renderTracing(status, paint)),
@@ -98,6 +106,13 @@ export function createPaint(color: boolean): Paint {
     yellow: style(33, 39),
     cyan: style(36, 39),
   };
+}
+
+function describeMode({ mode, role, processes }: BannerInput): string {
+  const parts: string[] = [mode];
+  if (role !== "all") parts.push(`role ${role}`);
+  if (processes > 1) parts.push(`${processes} processes`);
+  return parts.join(", ");
 }
 
 function row(label: string, text: string): string {

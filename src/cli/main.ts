@@ -31,9 +31,18 @@ cli
   .option("--config <file>", "Config file (default: aegra.json, else langgraph.json)")
   .option("--cwd <folder>", "The project's folder (default: the current one)")
   .option("--log-level <level>", "trace, debug, info, warn, error, fatal or silent (default: info)")
-  .action(async (raw: RawOptions) => {
+  .option(
+    "--role <role>",
+    "all, api (executes no runs) or worker (answers no requests) (default: all)",
+  )
+  .option("--workers <count>", "Runs each process executes at the same time (default: 10)")
+  .option("--processes <count>", "Processes that share the port; needs PostgreSQL (default: 1)")
+  .action(async (raw: RawOptions & { processes?: unknown }) => {
     const { start } = await import("./start.ts");
-    await start(parseServeOptions(raw));
+    const processes = Number(raw.processes ?? 1);
+    if (!(Number.isInteger(processes) && processes >= 1 && processes <= 256))
+      refuse("--processes must be a whole number from 1 to 256.");
+    await start(parseServeOptions(raw), processes);
   });
 
 cli

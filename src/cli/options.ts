@@ -15,6 +15,8 @@ export interface RawOptions {
   host?: unknown;
   port?: unknown;
   logLevel?: unknown;
+  role?: unknown;
+  workers?: unknown;
 }
 
 /** The command line as the rest of the code wants it. A port that is no number is refused with the config. */
@@ -26,6 +28,8 @@ export function parseServeOptions(raw: RawOptions): ServeOptions {
       host: toText(raw.host),
       port: raw.port === undefined ? undefined : Number(raw.port),
       logLevel: toText(raw.logLevel),
+      role: toText(raw.role),
+      workers: raw.workers === undefined ? undefined : Number(raw.workers),
     },
   };
 }

@@ -33,7 +33,14 @@ export interface Console {
  */
 export async function serve(
   options: ServeOptions,
-  how: { mode: Config["mode"]; adjust?: (config: Config) => Config },
+  how: {
+    mode: Config["mode"];
+    adjust?: (config: Config) => Config;
+    /** Shows no banner: another process has. */
+    quiet?: boolean;
+    /** How many processes share the port. */
+    processes?: number;
+  },
 ): Promise<Serving> {
   const loaded = await loadConfig({ ...options, mode: how.mode, terminal: process.stdout.isTTY });
   const config = how.adjust?.(loaded) ?? loaded;
@@ -46,7 +53,7 @@ export async function serve(
   for (const warning of config.warnings) log.warn(warning);
   const server = await openServer(config, { log });
   const console = createConsole(config);
-  await showBanner({ config, server, log, console });
+  if (!how.quiet) await showBanner({ config, server, log, console }, how.processes ?? 1);
   return { config, server, log, console };
 }
 
@@ -59,7 +66,7 @@ function createConsole(config: Config): Console {
   };
 }
 
-async function showBanner({ config, server, console }: Serving): Promise<void> {
+async function showBanner({ config, server, console }: Serving, processes: number): Promise<void> {
   const { observer } = server;
   const checked = observer.ready();
   await Promise.race([checked, delay(TRACING_WAIT_MS)]);
@@ -68,6 +75,8 @@ async function showBanner({ config, server, console }: Serving): Promise<void> {
     renderBanner({
       version: readVersion(),
       mode: config.mode,
+      role: config.role ?? "all",
+      processes,
       url: server.url,
       cwd: config.cwd,
       database: server.database,

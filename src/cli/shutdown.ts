@@ -1,3 +1,4 @@
+import cluster from "node:cluster";
 import { constants } from "node:os";
 
 import type { Serving } from "./serve.ts";
@@ -32,6 +33,8 @@ export function closeOnSignal(serving: Serving): (exitCode: number) => Promise<v
   };
   for (const signal of SIGNALS) {
     process.on(signal, () => {
+      // A terminal sends it to every process; the parent of several passes it on, as SIGTERM and once.
+      if (cluster.isWorker && signal !== "SIGTERM") return;
       if (closing) process.exit(128 + constants.signals[signal]);
       console.print(`\n${signal}: finishing runs and closing. Once more to end at once.\n`);
       void close(0);

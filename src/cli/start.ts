@@ -1,8 +1,19 @@
+import cluster from "node:cluster";
+
 import type { ServeOptions } from "./options.ts";
 import { serve } from "./serve.ts";
 import { closeOnSignal } from "./shutdown.ts";
 
-/** `aegra start`: serves until a signal comes. */
-export async function start(options: ServeOptions): Promise<void> {
-  closeOnSignal(await serve(options, { mode: "start" }));
+/** `aegra start`: serves until a signal comes, in so many processes. */
+export async function start(options: ServeOptions, processes: number): Promise<void> {
+  if (cluster.isPrimary && processes > 1) {
+    const { superviseProcesses } = await import("./processes.ts");
+    await superviseProcesses(options, processes);
+    return;
+  }
+  const { worker } = cluster;
+  // Of several processes the first one speaks for all.
+  const quiet = worker !== undefined && worker.id > 1;
+  closeOnSignal(await serve(options, { mode: "start", quiet, processes }));
+  worker?.send("ready");
 }

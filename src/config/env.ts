@@ -2,8 +2,8 @@ import { readFile } from "node:fs/promises";
 import { parseEnv } from "node:util";
 
 import type { Problem } from "./problems.ts";
-import { logLevelSchema, spoolSchema } from "./schema.ts";
-import type { LogLevel, OtlpTarget } from "./schema.ts";
+import { logLevelSchema, roleSchema, spoolSchema } from "./schema.ts";
+import type { LogLevel, OtlpTarget, Role } from "./schema.ts";
 
 /** Variables by name, as in `process.env`. */
 export type Variables = Record<string, string | undefined>;
@@ -32,6 +32,11 @@ export interface EnvironmentValues extends TracingEnvironment {
   port: number | undefined;
   host: string | undefined;
   databaseUrl: string | undefined;
+  directUrl: string | undefined;
+  poolSize: number | undefined;
+  listen: boolean | undefined;
+  preparedStatements: boolean | undefined;
+  role: Role | undefined;
   dataDir: string | undefined;
   logLevel: LogLevel | undefined;
   logPretty: boolean | undefined;
@@ -44,6 +49,7 @@ export interface EnvironmentValues extends TracingEnvironment {
   };
 }
 
+const POSTGRES = ["postgres:", "postgresql:"];
 const LANGFUSE_HOSTS = ["LANGFUSE_HOST", "LANGFUSE_BASE_URL", "LANGFUSE_BASEURL"];
 
 /** The environment of this process. No other file reads `process.env`. */
@@ -90,7 +96,12 @@ export function readEnvironment(env: Variables, problems: Problem[]): Environmen
   return {
     port: number("PORT", { min: 0, max: 65_535, whole: true }),
     host: text("HOST"),
-    databaseUrl: reader.url("DATABASE_URL", ["postgres:", "postgresql:"]),
+    databaseUrl: reader.url("DATABASE_URL", POSTGRES),
+    directUrl: reader.url("DATABASE_DIRECT_URL", POSTGRES),
+    poolSize: number("DATABASE_POOL_SIZE", { min: 2, max: 1000, whole: true }),
+    listen: reader.truth("DATABASE_LISTEN"),
+    preparedStatements: reader.truth("DATABASE_PREPARED_STATEMENTS"),
+    role: choice("AEGRA_ROLE", roleSchema.options),
     dataDir: text("AEGRA_DATA_DIR"),
     logLevel: choice("LOG_LEVEL", logLevelSchema.options),
     logPretty: logFormat === undefined ? undefined : logFormat === "pretty",

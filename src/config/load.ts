@@ -6,7 +6,7 @@ import { CONFIG_FILES, readConfigFile } from "./file.ts";
 import type { ReadConfigFile } from "./file.ts";
 import { toStartupError } from "./problems.ts";
 import type { Problem } from "./problems.ts";
-import { logLevelSchema } from "./schema.ts";
+import { logLevelSchema, roleSchema } from "./schema.ts";
 import { toWebhooks } from "./webhooks.ts";
 import type {
   Config,
@@ -17,6 +17,7 @@ import type {
   LangfuseProject,
   LogLevel,
   ModuleReference,
+  Role,
   TracingConfig,
 } from "./schema.ts";
 
@@ -70,7 +71,16 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
     );
   }
   const flags = readFlags(options.flags ?? {}, problems);
-  const databaseUrl = environment.databaseUrl ?? readDatabaseUrl(file, problems);
+  const databaseUrl = environment.databaseUrl ?? readDatabaseUrl(file, "url", problems);
+  const directUrl = environment.directUrl ?? readDatabaseUrl(file, "direct_url", problems);
+  const role = flags.role ?? environment.role ?? "all";
+  if (role !== "all" && databaseUrl === undefined) {
+    problems.push({
+      source: flags.role === undefined ? "environment" : "command line",
+      key: flags.role === undefined ? "AEGRA_ROLE" : "--role",
+      message: `${role} needs PostgreSQL, which several processes share: set DATABASE_URL`,
+    });
+  }
   const langfuse = toLangfuse(environment.langfuse, file, { env, problems });
   const webhooks = toWebhooks(file, { env, problems });
   if (problems.length > 0) throw toStartupError(problems);
@@ -110,6 +120,15 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
     database: {
       url: databaseUrl,
       dataDir,
+      directUrl,
+      poolSize: environment.poolSize ?? values.database?.pool_size,
+      listen: environment.listen ?? values.database?.listen,
+      preparedStatements: environment.preparedStatements ?? values.database?.prepared_statements,
+    },
+    role,
+    events: {
+      retentionMs: (values.events?.retention_minutes ?? 60) * 60_000,
+      maxBytes: (values.events?.max_megabytes ?? 64) * MEGABYTE,
     },
     langfuse,
     otlp: environment.otlp,
@@ -125,7 +144,8 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
       pretty: environment.logPretty ?? values.log?.pretty ?? options.terminal ?? false,
     },
     workers: {
-      concurrency: environment.concurrency ?? values.workers?.concurrency ?? 10,
+      concurrency: flags.workers ?? environment.concurrency ?? values.workers?.concurrency ?? 10,
+      leaseMs: (values.workers?.lease_seconds ?? 10) * 1000,
       graceMs:
         1000 *
         (environment.graceSeconds ??
@@ -211,13 +231,14 @@ function toGraphSpecs(file: ReadConfigFile | undefined): Record<string, GraphSpe
 
 function readDatabaseUrl(
   file: ReadConfigFile | undefined,
+  key: "url" | "direct_url",
   problems: Problem[],
 ): string | undefined {
-  const url = file?.values.database?.url;
+  const url = file?.values.database?.[key];
   if (!file || url === undefined || /^postgres(ql)?:\/\//u.test(url)) return url;
   problems.push({
     source: file.path,
-    key: "database.url",
+    key: `database.${key}`,
     message: "must be a URL that begins with postgres:// or postgresql://",
   });
   return undefined;
@@ -231,8 +252,29 @@ function toDataDir(dataDir: string | undefined, base: string): string | undefine
 function readFlags(
   flags: Flags,
   problems: Problem[],
-): { host: string | undefined; port: number | undefined; logLevel: LogLevel | undefined } {
-  const { host, port } = flags;
+): {
+  host: string | undefined;
+  port: number | undefined;
+  logLevel: LogLevel | undefined;
+  role: Role | undefined;
+  workers: number | undefined;
+} {
+  const { host, port, workers } = flags;
+  const role = roleSchema.options.find((known) => known === flags.role);
+  if (flags.role !== undefined && role === undefined) {
+    problems.push({
+      source: "command line",
+      key: "--role",
+      message: `must be one of ${roleSchema.options.join(", ")}`,
+    });
+  }
+  if (workers !== undefined && !(Number.isInteger(workers) && workers >= 1 && workers <= 1_000)) {
+    problems.push({
+      source: "command line",
+      key: "--workers",
+      message: "must be a whole number from 1 to 1000",
+    });
+  }
   if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65_535)) {
     problems.push({
       source: "command line",
@@ -249,7 +291,7 @@ function readFlags(
       message: `must be one of ${choices}`,
     });
   }
-  return { host, port, logLevel };
+  return { host, port, logLevel, role, workers };
 }
 
 const MEGABYTE = 1_024 * 1_024;

@@ -114,6 +114,10 @@ export const logLevelSchema = z.enum([
 /** Where traces wait until their target has them. */
 export const spoolSchema = z.enum(["disk", "database", "memory"]);
 
+/** What a process does: it answers requests and executes runs, or one of the two. */
+export const roleSchema = z.enum(["all", "api", "worker"]);
+export type Role = z.infer<typeof roleSchema>;
+
 /** The keys of the config file that are read. Keys of the format that are not are in `unsupported.ts`. */
 export const fileSchema = z.strictObject({
   graphs: z.record(text, graphEntry).optional(),
@@ -140,13 +144,23 @@ export const fileSchema = z.strictObject({
   checkpointer: checkpointerSchema.optional(),
   host: text.optional(),
   port: portNumber.optional(),
-  database: z.strictObject({ url: text.optional(), data_dir: text.optional() }).optional(),
+  database: z
+    .strictObject({
+      url: text.optional(),
+      direct_url: text.optional(),
+      data_dir: text.optional(),
+      pool_size: z.int().min(2).max(1000).optional(),
+      listen: z.boolean().optional(),
+      prepared_statements: z.boolean().optional(),
+    })
+    .optional(),
   log: z
     .strictObject({ level: logLevelSchema.optional(), pretty: z.boolean().optional() })
     .optional(),
   workers: z
     .strictObject({
       concurrency: z.int().min(1).max(1000).optional(),
+      lease_seconds: z.number().min(2).max(600).optional(),
       grace_seconds: z.number().min(0).max(3600).optional(),
     })
     .optional(),
@@ -174,6 +188,12 @@ export const fileSchema = z.strictObject({
         .optional(),
       route: moduleReference.optional(),
       projects: z.record(projectName, langfuseProject).optional(),
+    })
+    .optional(),
+  events: z
+    .strictObject({
+      retention_minutes: z.number().positive().optional(),
+      max_megabytes: z.number().min(1).max(1024).optional(),
     })
     .optional(),
   metrics: z.strictObject({ enabled: z.boolean().optional() }).optional(),
@@ -305,7 +325,19 @@ export interface Config {
     url: string | undefined;
     /** The folder of PGlite and other local files, absolute; `memory://` keeps nothing. */
     dataDir: string;
+    /** PostgreSQL without a pooler in between, for LISTEN; `undefined` listens at `url`. */
+    directUrl?: string | undefined;
+    /** Connections of the pool; default 10. */
+    poolSize?: number | undefined;
+    /** Whether processes hear each other over LISTEN, or look for themselves; default true. */
+    listen?: boolean | undefined;
+    /** Whether statements are prepared once for each connection; default true. */
+    preparedStatements?: boolean | undefined;
   };
+  /** What this process does; default `all`. */
+  role?: Role | undefined;
+  /** What the database keeps of the events of runs. */
+  events?: { retentionMs: number; maxBytes: number } | undefined;
   langfuse: LangfuseConfig;
   /** Any OTLP backend; `undefined` where there is no such target. */
   otlp?: OtlpTarget | undefined;
@@ -319,6 +351,8 @@ export interface Config {
   workers: {
     /** Runs executed at the same time by this process. */
     concurrency: number;
+    /** How long a process may be silent before its runs go to others; default 10,000. */
+    leaseMs?: number | undefined;
     /** How long runs may take to finish when the server is asked to stop. */
     graceMs: number;
   };
@@ -331,6 +365,9 @@ export interface Flags {
   host?: string | undefined;
   port?: number | undefined;
   logLevel?: string | undefined;
+  role?: string | undefined;
+  /** Runs executed at the same time. */
+  workers?: number | undefined;
 }
 
 function isRegExp(source: string): boolean {

@@ -88,9 +88,15 @@ export interface RunEngineOptions {
 /** Runs as behaviour: asked for, followed, awaited and stopped, wherever they are executed. */
 export class RunEngine {
   readonly #options: RunEngineOptions;
+  readonly #waits = new Set<Promise<unknown>>();
 
   constructor(options: RunEngineOptions) {
     this.#options = options;
+  }
+
+  /** Resolves when nobody waits for a run's end in this process. */
+  async idle(): Promise<void> {
+    while (this.#waits.size > 0) await Promise.allSettled(this.#waits);
   }
 
   /** The assistant behind an assistant id or a graph id, if it passes the filter. Throws `not_found`. */
@@ -251,7 +257,13 @@ export class RunEngine {
   }
 
   /** Waits for a run's end, here or in another process. Rejects only if `signal` aborts first. */
-  async wait(run: RunRecord, signal?: AbortSignal): Promise<RunAnswer> {
+  wait(run: RunRecord, signal?: AbortSignal): Promise<RunAnswer> {
+    const wait = this.#wait(run, signal).finally(() => this.#waits.delete(wait));
+    this.#waits.add(wait);
+    return wait;
+  }
+
+  async #wait(run: RunRecord, signal: AbortSignal | undefined): Promise<RunAnswer> {
     const { worker, runs, watch, notify } = this.#options;
     const watched = watch.watch(run.run_id);
     let asked = false;

@@ -5,16 +5,22 @@ import type { RunRepository } from "../storage/runs.ts";
 const SWEEP_MS = 60_000;
 /** How long a run without a thread can still be asked for after its end. */
 const TEMPORARY_RUN_MS = 60 * 60_000;
-/** How long the events of a resumable run are kept after its end. */
-const EVENTS_MS = 60 * 60_000;
+
+export interface SweeperOptions {
+  runs: RunRepository;
+  events: RunEventRepository;
+  /** How long the events of a run are kept after its end. */
+  eventsMs: number;
+  log: Logger;
+}
 
 /** Removes what has outlived its use. Every process may run one: the statements can meet without harm. */
 export class Sweeper {
-  readonly #options: { runs: RunRepository; events: RunEventRepository; log: Logger };
+  readonly #options: SweeperOptions;
   #timer: NodeJS.Timeout | undefined;
   #sweeping: Promise<void> = Promise.resolve();
 
-  constructor(options: { runs: RunRepository; events: RunEventRepository; log: Logger }) {
+  constructor(options: SweeperOptions) {
     this.#options = options;
   }
 
@@ -30,7 +36,7 @@ export class Sweeper {
   /** Sweeps once. */
   async sweep(): Promise<void> {
     await this.#options.runs.sweepTemporary(TEMPORARY_RUN_MS);
-    await this.#options.events.sweep(EVENTS_MS);
+    await this.#options.events.sweep(this.#options.eventsMs);
   }
 
   /** Stops, and waits for a sweep that is under way. */

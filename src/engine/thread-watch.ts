@@ -1,8 +1,5 @@
 import type { Logger } from "../observability/log.ts";
 
-/** How often all watched threads are looked at, in one statement, for runs that no hint told of. */
-const POLL_MS = 1_000;
-
 /** Somebody's interest in a thread. Whoever has it closes it. */
 export interface WatchedThread {
   /** Resolves at the next sign that a run has started on the thread. */
@@ -13,6 +10,8 @@ export interface WatchedThread {
 export interface ThreadWatchOptions {
   /** The last place in the stream of each of these threads; what is not there has none. */
   positions: (threadIds: readonly string[]) => Promise<Map<string, number>>;
+  /** How often all watched threads are looked at, in one statement, for runs that no hint told of. */
+  pollMs: number;
   log: Logger;
 }
 
@@ -84,7 +83,7 @@ export class ThreadWatch {
           this.#timer = undefined;
           this.#schedule();
         });
-    }, POLL_MS);
+    }, this.#options.pollMs);
   }
 
   async #look(): Promise<void> {

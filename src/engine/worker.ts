@@ -13,8 +13,7 @@ import { Attempt, type AttemptOptions } from "./attempt.ts";
  * in the database.
  */
 
-const POLL_MS = 1_000;
-const RECOVER_MS = 2_000;
+const RECOVER_MS = 1_000;
 
 export interface WorkerOptions extends AttemptOptions {
   /** Is told of every run this worker takes up. */
@@ -22,6 +21,10 @@ export interface WorkerOptions extends AttemptOptions {
   /** Runs executed at the same time. */
   concurrency: number;
   leaseMs: number;
+  /** How often the queue is looked into where no hint comes. */
+  pollMs: number;
+  /** How often leases are renewed, which also tells what was asked of a run meanwhile. */
+  renewMs: number;
 }
 
 /** The right to create a run that this worker executes. */
@@ -54,8 +57,8 @@ export class Worker {
       const tick = (): void => void work().catch((error: unknown) => this.#complain(error));
       this.#timers.push(setInterval(tick, ms));
     };
-    every(POLL_MS, async () => this.poke());
-    every(Math.max(1_000, this.#options.leaseMs / 3), () => this.#renew());
+    every(this.#options.pollMs, async () => this.poke());
+    every(this.#options.renewMs, () => this.#renew());
     every(RECOVER_MS, async () => {
       const recovered = await this.#options.queue.recover({
         held: [...this.#active.keys()],
@@ -154,7 +157,7 @@ export class Worker {
     this.#timers.forEach((timer) => clearInterval(timer));
     const renewal = setInterval(
       () => void this.#renew().catch((error: unknown) => this.#complain(error)),
-      Math.max(1_000, this.#options.leaseMs / 3),
+      this.#options.renewMs,
     );
     let timer: NodeJS.Timeout | undefined;
     const grace = new Promise((resolve) => {

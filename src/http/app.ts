@@ -32,6 +32,7 @@ import { assistantRoutes } from "./routes/assistants.ts";
 import { cronRoutes } from "./routes/crons.ts";
 import { commandRoutes } from "./routes/commands.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
+import { healthRoutes } from "./routes/health.ts";
 import { mcpRoutes } from "./routes/mcp.ts";
 import { metaRoutes } from "./routes/meta.ts";
 import { metricsRoutes } from "./routes/metrics.ts";
@@ -65,6 +66,8 @@ export interface AppDeps {
   serialise: (value: unknown) => string;
   trace: (run: RunRecord) => { trace_id?: string; trace_url?: string };
   info: () => object;
+  /** Why this process should get no requests; `undefined` if it should. */
+  unready: () => Promise<string | undefined>;
   /** `undefined` where it is switched off. */
   metrics: (() => Promise<{ contentType: string; text: string }>) | undefined;
   version: string;
@@ -94,6 +97,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     ...a2aRoutes(deps),
     ...metaRoutes({ info: deps.info, openapi: () => document }),
     ...metricsRoutes(deps),
+    ...healthRoutes(deps),
   ];
   const document = toOpenApi(routes, { version: deps.version });
   const app = new Hono<Env>();

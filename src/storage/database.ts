@@ -34,6 +34,8 @@ export interface Database extends Queryable {
   readonly kind: "postgres" | "pglite";
   /** What the start banner and `/info` show: the folder, or host and database name; never credentials. */
   readonly location: string;
+  /** Whether NOTIFY is heard. Without it `listen` never calls back, and looking is all there is. */
+  readonly listens: boolean;
   /**
    * A `pg` pool over the same database, for libraries that want one (LangGraph's store). On PGlite its clients
    * share one session: never wait for another call of this database while a transaction is open on one.

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { Database } from "./database.ts";
+import type { Database, Queryable } from "./database.ts";
 import type { StorageLog } from "./listener.ts";
 import { openPglite } from "./pglite.ts";
 import { openPostgres } from "./postgres.ts";
@@ -11,6 +11,12 @@ export interface OpenDatabaseOptions {
   dataDir: string;
   /** Connections of the PostgreSQL pool. Default 10. */
   maxConnections?: number | undefined;
+  /** PostgreSQL without a pooler in between, for LISTEN. */
+  directUrl?: string | undefined;
+  /** Whether NOTIFY is heard; default true. */
+  listen?: boolean | undefined;
+  /** Whether statements are prepared once for each connection; default true. */
+  prepareStatements?: boolean | undefined;
   log?: StorageLog | undefined;
 }
 
@@ -22,10 +28,13 @@ export interface OpenDatabaseOptions {
 export async function openDatabase(options: OpenDatabaseOptions): Promise<Database> {
   const log = options.log && { log: options.log };
   if (options.databaseUrl !== undefined) {
-    const { databaseUrl: connectionString, maxConnections } = options;
+    const { databaseUrl: connectionString, directUrl, ...settings } = options;
     return openPostgres({
       connectionString,
-      ...(maxConnections !== undefined && { maxConnections }),
+      directUrl,
+      maxConnections: settings.maxConnections,
+      listen: settings.listen,
+      prepareStatements: settings.prepareStatements,
       ...log,
     });
   }
@@ -34,4 +43,17 @@ export async function openDatabase(options: OpenDatabaseOptions): Promise<Databa
     dataDir: dataDir === "memory://" ? dataDir : join(dataDir, "pglite"),
     ...log,
   });
+}
+
+/** Whether the database answers within that time. */
+export async function answers(database: Queryable, timeoutMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), timeoutMs);
+  });
+  const answered = database.query("SELECT 1").then(
+    () => true,
+    () => false,
+  );
+  return Promise.race([answered, late]).finally(() => clearTimeout(timer));
 }

@@ -101,6 +101,7 @@ async function connect(options: ConnectOptions): Promise<PgliteDatabase> {
     pool,
     createListenClient: () =>
       new Client({ ...clientConfig, stream: () => thread.createStream(true) }),
+    listens: true,
     heartbeatMs: 0,
     prepare: true,
     log,

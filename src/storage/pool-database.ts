@@ -11,6 +11,8 @@ export interface PoolDatabaseOptions {
   pool: Pool;
   /** A new, unconnected client outside the pool, for LISTEN. */
   createListenClient: () => Client;
+  /** Whether NOTIFY is heard; without it no connection is made for it. */
+  listens: boolean;
   /** How often the LISTEN connection is proved alive; 0 where it cannot break. */
   heartbeatMs: number;
   /** Give statements with parameters a name, so that a connection parses each of them once. */
@@ -33,6 +35,7 @@ interface OpenTransaction {
 export class PoolDatabase implements Database {
   readonly kind: Database["kind"];
   readonly location: string;
+  readonly listens: boolean;
   readonly pool: Pool;
   readonly #options: PoolDatabaseOptions;
   readonly #listener: Listener;
@@ -45,6 +48,7 @@ export class PoolDatabase implements Database {
     this.#options = options;
     this.kind = options.kind;
     this.location = options.location;
+    this.listens = options.listens;
     this.pool = options.pool;
     this.#listener = new Listener({
       createClient: options.createListenClient,
@@ -122,6 +126,7 @@ export class PoolDatabase implements Database {
     onReconnect?: () => void,
   ): Promise<Subscription> {
     this.#assertOpen();
+    if (!this.listens) return { close: async () => {} };
     return this.#listener.subscribe(channel, onNotify, onReconnect);
   }
 

@@ -9,14 +9,18 @@ export interface PostgresOptions {
   /** A `postgres://` URL, as in `DATABASE_URL`. */
   connectionString: string;
   /** Connections of the pool; one more is used for LISTEN. Default 10. */
-  maxConnections?: number;
+  maxConnections?: number | undefined;
+  /** The same server without a pooler in between, for LISTEN. Default: `connectionString`. */
+  directUrl?: string | undefined;
+  /** Whether NOTIFY is heard. Default true; set false where no connection keeps its session. */
+  listen?: boolean | undefined;
   /** Shown in `pg_stat_activity`. Default "aegra". */
   applicationName?: string;
   /**
    * Whether statements are prepared once per connection. Default true; set false behind a pooler that
    * hands a transaction's connection to others and knows no prepared statements (PgBouncer before 1.21).
    */
-  prepareStatements?: boolean;
+  prepareStatements?: boolean | undefined;
   log?: StorageLog;
 }
 
@@ -50,7 +54,13 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     location: `${target.host}:${target.port}/${target.database}`,
     pool,
     // A connection that is made but answers nothing must not hold up the next attempt.
-    createListenClient: () => new Client({ ...config, query_timeout: HEARTBEAT_MS }),
+    createListenClient: () =>
+      new Client({
+        ...config,
+        connectionString: options.directUrl ?? options.connectionString,
+        query_timeout: HEARTBEAT_MS,
+      }),
+    listens: options.listen ?? true,
     heartbeatMs: HEARTBEAT_MS,
     prepare: options.prepareStatements ?? true,
     log: options.log ?? (() => {}),

@@ -694,6 +694,7 @@ function unwrap(database: Database): Database {
   return {
     kind: database.kind,
     location: database.location,
+    listens: database.listens,
     pool: database.pool,
     query: (text, params) => database.query(text, params),
     transaction: (work) => database.transaction(work),

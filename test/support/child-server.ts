@@ -40,12 +40,13 @@ export interface ChildServer {
 export async function startChild(
   folder: string,
   env: Record<string, string | undefined> = {},
+  args: readonly string[] = [],
 ): Promise<ChildServer> {
   const port = await freePort();
   const { DATABASE_URL: _database, ...inherited } = process.env;
   const child = spawn(
     process.execPath,
-    [MAIN, "start", "--host", "127.0.0.1", "--port", String(port)],
+    [MAIN, "start", "--host", "127.0.0.1", "--port", String(port), ...args],
     { cwd: folder, env: { ...inherited, ...env }, stdio: ["ignore", "pipe", "pipe"] },
   );
   let output = "";
