@@ -139,12 +139,16 @@ export class Attempt {
     const checkpoints = this.#options.checkpointsOf({ run, graphs, emptyThread });
     const execution = await this.#run(observation, { graphs, checkpoints });
     if (this.#isLate) await this.#start.renew().catch(() => this.stop("lost"));
+    if (isUnavailable(execution.error)) {
+      log.warn({ err: execution.error }, "the database was away; the run goes on when it is back");
+      this.stop("unavailable");
+    }
     const stop = this.#stop;
     const { result, outcome } = settle(execution, stop);
     observation.end(outcome);
     const recorded = observation.recorded?.();
     if (!result) {
-      if (stop?.kind === "shutdown") await this.#release();
+      if (stop?.kind === "shutdown" || stop?.kind === "unavailable") await this.#release();
       return undefined;
     }
     if (stop?.kind === "rollback" && checkpoints)
@@ -274,6 +278,11 @@ export class Attempt {
       ...(traceId === undefined ? {} : { trace_id: traceId }),
     });
   }
+}
+
+/** Whether an execution failed for want of the server's own database, which is no fault of the run. */
+function isUnavailable(error: unknown): boolean {
+  return error instanceof ServerError && error.code === "unavailable";
 }
 
 function toFailure(error: ServerError): RunResult {

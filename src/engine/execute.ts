@@ -11,7 +11,7 @@ import { pendingInterrupts } from "./thread-state.ts";
 
 /** Why a run was made to stop; the reason of its abort signal. */
 export interface Stop {
-  kind: "cancel" | "rollback" | "lost" | "shutdown";
+  kind: "cancel" | "rollback" | "lost" | "shutdown" | "unavailable";
 }
 
 export interface ExecuteOptions {

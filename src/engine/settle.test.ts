@@ -93,7 +93,7 @@ describe("settling a run", () => {
 
   it("writes nothing about a run that is not this worker's any more", () => {
     for (const execution of [done, asked, failed]) {
-      for (const kind of ["lost", "shutdown"] as const) {
+      for (const kind of ["lost", "shutdown", "unavailable"] as const) {
         const { result, outcome } = settle(execution, stop(kind));
         expect(result).toBeUndefined();
         expect(outcome.status).toBe("lost");

@@ -10,11 +10,14 @@ export interface Settlement {
   outcome: RunOutcome;
 }
 
+/** Stops after which the run goes on elsewhere, or later. */
+const UNFINISHED: ReadonlySet<Stop["kind"]> = new Set(["lost", "shutdown", "unavailable"]);
+
 /** Judges how an execution ended: by the graph's own end, an interrupt, an error, or a stop from outside. */
 export function settle(execution: Execution, stop: Stop | undefined): Settlement {
   const { values, interrupt, error } = execution;
   const untouched = { interrupted: false, error: undefined, interrupts: {} };
-  if (stop?.kind === "lost" || stop?.kind === "shutdown") {
+  if (stop && UNFINISHED.has(stop.kind)) {
     return { result: undefined, outcome: { status: "lost", output: values } };
   }
   if (stop) {

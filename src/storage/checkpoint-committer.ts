@@ -1,10 +1,11 @@
 import { AsyncResource } from "node:async_hooks";
-import { setImmediate as nextTurn, setTimeout as delay } from "node:timers/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { ServerError } from "../errors.ts";
 import type { SaveRows } from "./checkpoint-rows.ts";
 import { saveRows } from "./checkpoint-statement.ts";
 import type { SaveGuard } from "./checkpoint-statement.ts";
 import type { Queryable } from "./database.ts";
+import { isUnreachable, persistently } from "./persistence.ts";
 
 /** Whose rows they are. Rows of one writer are committed in order; after a failure none of its rows are. */
 export interface Writer {
@@ -24,8 +25,6 @@ interface Save {
 /** Enough to spread the cost of a commit over many runs, small enough to build and send in a few ms. */
 const MAX_STATEMENT_BYTES = 4 * 1024 * 1024;
 const MAX_STATEMENT_SAVES = 1_000;
-/** Waits between attempts while the database cannot be reached; the last failure is final. */
-const RETRY_DELAYS_MS = [50, 250, 1_000];
 
 /**
  * Commits the rows of all runs of a server together.
@@ -102,7 +101,8 @@ export class GroupCommitter {
     const open = batch.filter(isOpen);
     if (open.length === 0) return;
     try {
-      await this.#sendPersistently(open);
+      // Sending rows twice is harmless, so it does not matter whether a lost statement was committed.
+      await persistently(() => this.#send(open));
       return;
     } catch (error) {
       if (isUnreachable(error) || open.length === 1) {
@@ -122,20 +122,6 @@ export class GroupCommitter {
       // One run's saves, each on its own: what came before the refused row is kept.
       for (const part of open) await this.#commit([part]);
     }
-  }
-
-  async #sendPersistently(batch: readonly Ready[]): Promise<void> {
-    for (const waitMs of RETRY_DELAYS_MS) {
-      try {
-        await this.#send(batch);
-        return;
-      } catch (error) {
-        // Sending rows twice is harmless, so it does not matter whether the lost statement was committed.
-        if (!isUnreachable(error)) throw error;
-      }
-      await delay(waitMs);
-    }
-    await this.#send(batch);
   }
 
   async #send(batch: readonly Ready[]): Promise<void> {
@@ -189,17 +175,6 @@ function toFailure(threadId: string, cause: unknown): Error {
     );
   }
   return new Error(`The state of thread ${threadId} cannot be saved: ${reason}`, { cause });
-}
-
-/** Whether the same statement may succeed later: connection, resource and serialisation failures. */
-function isUnreachable(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  const code: unknown = "code" in error ? error.code : undefined;
-  if (typeof code !== "string")
-    return /Connection terminated|Client has encountered a connection error|timeout exceeded when trying/i.test(
-      error.message,
-    );
-  return /^(?:08|53|57P|40)/.test(code) || /^E[A-Z]{3,}$/.test(code);
 }
 
 function noop(): void {}

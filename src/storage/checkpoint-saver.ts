@@ -19,6 +19,7 @@ import type { CheckpointAddress, SaveRows } from "./checkpoint-rows.ts";
 import type { SaveGuard } from "./checkpoint-statement.ts";
 import { deleteThread } from "./checkpoint-threads.ts";
 import type { Queryable } from "./database.ts";
+import { createPersistentReader } from "./persistence.ts";
 
 export interface RunSaverOptions {
   /** The run's own thread; `last` and `onCheckpoint` are about it alone. Without one, about any thread. */
@@ -72,7 +73,8 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
 
   constructor(database: Queryable, committer: GroupCommitter, options: RunSaverOptions) {
     super();
-    this.#database = database;
+    // Saves go through the committer, so all that is done here is reading.
+    this.#database = createPersistentReader(database);
     this.#committer = committer;
     this.#options = options;
     this.#writer = { guard: options.guard, failure: undefined };

@@ -1,0 +1,44 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { ServerError } from "../errors.ts";
+import type { Queryable } from "./database.ts";
+
+/** Waits between attempts while the database cannot be reached; the last failure is final. */
+const RETRY_DELAYS_MS = [50, 250, 1_000];
+
+/** Whether the same statement may succeed later: connection, resource and serialisation failures. */
+export function isUnreachable(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code: unknown = "code" in error ? error.code : undefined;
+  if (typeof code !== "string")
+    return /Connection terminated|Client has encountered a connection error|timeout exceeded when trying/i.test(
+      error.message,
+    );
+  return /^(?:08|53|57P|40)/.test(code) || /^E[A-Z]{3,}$/.test(code);
+}
+
+/** Tries again, for about a second, what may be done twice and finds no database. */
+export async function persistently<T>(work: () => Promise<T>): Promise<T> {
+  for (const waitMs of RETRY_DELAYS_MS) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isUnreachable(error)) throw error;
+    }
+    await delay(waitMs);
+  }
+  return work();
+}
+
+/** A database for reading that waits for connections to come back; rejects with `unavailable` if they do not. */
+export function createPersistentReader(database: Queryable): Queryable {
+  return {
+    async query(text, params) {
+      try {
+        return await persistently(() => database.query(text, params));
+      } catch (cause) {
+        if (!isUnreachable(cause)) throw cause;
+        throw new ServerError("unavailable", "The database could not be reached.", { cause });
+      }
+    },
+  };
+}
