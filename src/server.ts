@@ -18,14 +18,13 @@ import { ThreadWatch } from "./engine/thread-watch.ts";
 import { ThreadStates } from "./engine/threads.ts";
 import { Webhooks } from "./engine/webhooks.ts";
 import { Worker } from "./engine/worker.ts";
-import { ServerError } from "./errors.ts";
 import { loadGraphs } from "./graphs/load.ts";
 import { createGraphRegistry, type GraphRegistry } from "./graphs/registry.ts";
 import { createApp } from "./http/app.ts";
 import { listen } from "./http/listen.ts";
 import { onlyProbes } from "./http/probes.ts";
 import { toRun } from "./http/routes/runs.ts";
-import { loadConfigured } from "./modules/function.ts";
+import { loadEmbeddings } from "./modules/embeddings.ts";
 import { withoutDoubleTraces } from "./observability/foreign-handlers.ts";
 import { composeObservers } from "./observability/compose.ts";
 import { loadConfiguredTracing } from "./observability/configured.ts";
@@ -144,7 +143,11 @@ async function compose(
   const runEvents = createRunEventRepository(database);
   const checkpoints = openCheckpoints(database);
   closers.push(() => checkpoints.close());
-  const store = await openStore(database, await toStoreOptions(config));
+  const store = await openStore(database, {
+    ...(await toStoreOptions(config)),
+    onSweepError: (error) =>
+      log.warn({ err: error }, "expired items of the store were not removed"),
+  });
   closers.push(async () => store.stop());
 
   // PGlite has one process at a time.
@@ -438,23 +441,17 @@ async function toStoreOptions(config: Config): Promise<StoreOptions> {
         }),
       },
     }),
-    ...(index && { index: { ...index, embed: await loadEmbeddings(index.embed, config) } }),
+    ...(index && {
+      index: {
+        ...index,
+        embed: await loadEmbeddings(index.embed, {
+          cwd: config.cwd,
+          toReference: (embed) =>
+            toModuleReference(embed, config.configPath ? dirname(config.configPath) : config.cwd),
+        }),
+      },
+    }),
   };
-}
-
-type Embed = NonNullable<StoreOptions["index"]>["embed"];
-
-async function loadEmbeddings(embed: string, config: Config): Promise<Embed> {
-  const option = "store.index.embed";
-  if (!/\.[cm]?[jt]sx?:/u.test(embed)) {
-    throw new ServerError(
-      "startup_failed",
-      `${option}: "${embed}" is not a file of yours. Write "./embed.ts:embeddings", where the export is a LangChain Embeddings object or a function from texts to vectors.`,
-    );
-  }
-  const base = config.configPath ? dirname(config.configPath) : config.cwd;
-  const reference = toModuleReference(embed, base);
-  return (await loadConfigured(reference, { cwd: config.cwd, option })) as Embed;
 }
 
 async function registerSystemAssistants(

@@ -15,10 +15,10 @@ import { z } from "zod";
 import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
-import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import type { AssistantRepository } from "../storage/assistants.ts";
 import type { CronRepository } from "../storage/crons.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import type { DatabaseStore } from "../storage/store.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { WebhookRepository } from "../storage/webhooks.ts";
 import { authorizeRoute } from "./authorization.ts";
@@ -58,7 +58,7 @@ export interface AppDeps {
   commands: Commands;
   drawings: AssistantGraphs;
   feedback: Feedback;
-  store: BaseStore;
+  store: DatabaseStore;
   graphs: () => GraphRegistry;
   /** `undefined` lets everybody in. */
   auth: Authenticator | undefined;

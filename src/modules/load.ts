@@ -45,6 +45,20 @@ export async function loadExport(
   return { error: describeFailure(`has no export "${exportName}"; ${others}`, path, undefined) };
 }
 
+/** A package as the project has it installed, that it is not installed, or why it does not load. */
+export async function loadPackage(
+  name: string,
+  options: { cwd: string },
+): Promise<{ module: object } | { missing: true } | { error: Error }> {
+  const loader = await createLoader(options.cwd);
+  try {
+    if (loader.esmResolve(name, { try: true }) === undefined) return { missing: true };
+    return { module: await withTimeout(loader.import<object>(name)) };
+  } catch (thrown) {
+    return { error: thrown instanceof Error ? thrown : new Error(String(thrown)) };
+  }
+}
+
 /** The object that has the export: the module, or what a CommonJS module sets as `module.exports`. */
 function findHolder(module: unknown, { path, exportName }: ModuleReference): object | undefined {
   if (typeof module !== "object" || module === null) return undefined;

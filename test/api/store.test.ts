@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
-import { beforeAll, expect, it } from "vitest";
-import { describeDatabases } from "../support/databases.ts";
+import { beforeAll, describe, expect, it } from "vitest";
+import { openProject } from "../fixtures/project.ts";
+import { createTestDatabases, describeDatabases } from "../support/databases.ts";
 import { registryOf, single } from "../support/graphs.ts";
-import { request, startServer, type TestServer } from "../support/server.ts";
+import { eventually, request, startServer, type TestServer } from "../support/server.ts";
 
 /** Reads what the store has of its input, and writes beside it. */
 const remember = single(async ({ input }, config) => {
@@ -97,6 +98,20 @@ describeDatabases("store", (databases) => {
     expect(await list({ prefix: [own], limit: 1 })).toHaveLength(1);
   });
 
+  it("lets items expire", async () => {
+    const { store } = server.client;
+    const namespace = ["ttl", randomUUID()];
+    // 60 ms and 5 minutes.
+    await store.putItem(namespace, "soon", {}, { ttl: 0.001 });
+    await store.putItem(namespace, "later", {}, { ttl: 5 });
+    await store.putItem(namespace, "never", {}, { ttl: null });
+    await eventually(async () =>
+      expect(await store.getItem(namespace, "soon", { refreshTtl: false })).toBeNull(),
+    );
+    const { items } = await store.searchItems(namespace, { refreshTtl: false });
+    expect(items.map(({ key }) => key).toSorted()).toEqual(["later", "never"]);
+  });
+
   it("is one store for the API and for graphs", async () => {
     const { client } = server;
     const input = randomUUID();
@@ -126,6 +141,10 @@ describeDatabases("store", (databases) => {
       { namespace: ["a"], key: "k" },
       { namespace: ["a"], key: "k\0", value: {} },
       { namespace: ["a"], key: "k", value: {}, nonsense: 1 },
+      { namespace: ["a"], key: "k", value: {}, ttl: 0 },
+      { namespace: ["a"], key: "k", value: {}, ttl: "1" },
+      { namespace: ["a"], key: "k", value: {}, index: true },
+      { namespace: ["a"], key: "k", value: {}, index: [] },
       { namespace: ["x".repeat(600)], key: "k", value: {} },
     ]) {
       const answer = await put(json);
@@ -137,7 +156,51 @@ describeDatabases("store", (databases) => {
       "?namespace=a",
       "?namespace=a..b&key=k",
       "?namespace=&key=k",
+      "?namespace=a&key=k&refresh_ttl=maybe",
     ])
       expect((await request(server.url, `/store/items${query}`)).status).toBe(422);
+  });
+});
+
+describe("the store of a server with semantic search", () => {
+  const databases = createTestDatabases("pglite");
+
+  it("finds items by meaning, with a score", async () => {
+    const project = await openProject({
+      "embed.ts": `export const embeddings = (texts: string[]) =>
+        texts.map((text) => [Number(text.includes("cat")), Number(text.includes("dog")), 0.1]);`,
+    });
+    databases.defer(() => project.close());
+    const store = {
+      index: { dims: 3, embed: "./embed.ts:embeddings", fields: ["text"] },
+      ttl: { default_ttl: 60 },
+    };
+    const server = await startServer(databases, registryOf({ remember }), {
+      config: { cwd: project.dir, store },
+    });
+    const { client } = server;
+    await client.store.putItem(["pets"], "tom", { text: "a cat", nick: "a dog" });
+    await client.store.putItem(["pets"], "rex", { text: "a dog" });
+    await client.store.putItem(["pets"], "mute", { text: "a cat" }, { index: false });
+    await client.store.putItem(["pets"], "nick", { text: "", nick: "a cat" }, { index: ["nick"] });
+    const { items } = await client.store.searchItems(["pets"], { query: "which cat?" });
+    expect(items.map(({ key, score }) => [key, Math.round(score! * 100)])).toEqual([
+      ["nick", 100],
+      ["tom", 100],
+      ["rex", 1],
+    ]);
+    expect((await client.store.searchItems(["pets"])).items).toHaveLength(4);
+
+    // 1.2 s, which begin anew with each reading.
+    await client.store.putItem(["read"], "get", {}, { ttl: 0.02 });
+    await client.store.putItem(["read"], "search", {}, { ttl: 0.02 });
+    for (const begun = performance.now(); performance.now() - begun < 1_500;) {
+      expect(await client.store.getItem(["read"], "get", { refreshTtl: true })).not.toBeNull();
+      const found = await client.store.searchItems(["read"], {
+        filter: { key: { $ne: 1 } },
+        refreshTtl: true,
+      });
+      expect(found.items).toHaveLength(2);
+    }
   });
 });

@@ -1,6 +1,8 @@
 import { AsyncBatchedStore } from "@langchain/langgraph-checkpoint";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Database } from "../../src/storage/database.ts";
+import { migrate } from "../../src/storage/migrate.ts";
+import { openPostgres } from "../../src/storage/postgres.ts";
 import { openStore } from "../../src/storage/store.ts";
 import type { DatabaseStore } from "../../src/storage/store.ts";
 import { createTestDatabases, describeDatabases } from "../support/databases.ts";
@@ -73,15 +75,41 @@ describeDatabases("store", (databases) => {
     ).toEqual(["two"]);
   });
 
-  it("refuses filters that PostgresStore would ignore or fail on", async () => {
+  it("compares values as what they are", async () => {
+    const values: Record<string, Record<string, unknown>> = {
+      number: { v: 3 },
+      text: { v: "3" },
+      zero: { v: 0 },
+      null: { v: null },
+      list: { v: ["a", 1] },
+      none: {},
+    };
+    for (const [key, value] of Object.entries(values)) await store.put(["docs"], key, value);
+    const found = (v: unknown) => keysOf(["docs"], { filter: { v } });
+    expect(await found(3)).toEqual(["number"]);
+    expect(await found("3")).toEqual(["text"]);
+    expect(await found(null)).toEqual(["null"]);
+    expect(await found(["a", 1])).toEqual(["list"]);
+    expect(await found({ $eq: "3" })).toEqual(["text"]);
+    expect(await found({ $ne: 3 })).toEqual(["list", "none", "null", "text", "zero"]);
+    expect(await found({ $gt: -1, $lt: 3 })).toEqual(["zero"]);
+    expect(await found({ $gte: "3" })).toEqual(["text"]);
+    expect(await found({ $in: [3, null] })).toEqual(["null", "number"]);
+    expect(await found({ $nin: [3, null] })).toEqual(["list", "none", "text", "zero"]);
+    expect(await found({ $exists: false })).toEqual(["none"]);
+    expect(await keysOf(["docs"], { filter: { "v' OR true --": 1 } })).toEqual([]);
+  });
+
+  it("refuses filters that say nothing", async () => {
     await store.put(["docs"], "one", { kind: "report" });
     const search = (filter: Record<string, unknown>) => store.search(["docs"], { filter });
     for (const filter of [
       { kind: { $like: "r" } },
-      { kind: { $gt: "a" } },
-      { kind: null },
-      { kind: ["a"] },
-      { kind: { $gt: 1 } },
+      { kind: { $gt: null } },
+      { kind: { $lt: [1] } },
+      { kind: { $in: "report" } },
+      { kind: { $exists: 1 } },
+      { kind: { $eq: 1, other: 2 } },
     ]) {
       await expect(search(filter)).rejects.toMatchObject({ code: "invalid_request" });
     }
@@ -155,14 +183,49 @@ describeDatabases("store", (databases) => {
     expect(items).toHaveLength(3);
   });
 
-  it("hides expired items at once and removes them when swept", async () => {
+  it("hides expired items at once, removes them when swept, and puts others in their place", async () => {
     await store.put(["ttl"], "soon", { n: 1 }, undefined, { ttl: 1 });
+    await store.put(["ttl"], "also", { n: 1 }, undefined, { ttl: 1 });
     await store.put(["ttl"], "never", { n: 2 });
+    const { createdAt } = (await store.get(["ttl"], "soon"))!;
     await database.query(
-      "UPDATE store SET expires_at = now() - interval '1 second' WHERE key = 'soon'",
+      "UPDATE store SET expires_at = now() - interval '1 second' WHERE key <> 'never'",
     );
     expect(await keysOf(["ttl"])).toEqual(["never"]);
+    expect(await store.get(["ttl"], "soon")).toBeNull();
+    await store.put(["ttl"], "soon", { n: 3 }, undefined, { ttl: null });
+    expect((await store.get(["ttl"], "soon"))!.createdAt.getTime()).toBeGreaterThan(
+      createdAt.getTime(),
+    );
     expect(await store.sweepExpiredItems()).toBe(1);
+    expect(await keysOf(["ttl"])).toEqual(["never", "soon"]);
+  });
+
+  it("lets an item's time begin anew when it is read, if it is to", async () => {
+    await store.put(["ttl"], "item", {}, undefined, { ttl: 10 });
+    const age = async (): Promise<number> => {
+      const { rows } = await database.query<{ left: number }>(
+        "SELECT extract(epoch FROM expires_at - now())::float8 / 60 AS left FROM store WHERE key = 'item'",
+      );
+      await database.query("UPDATE store SET expires_at = now() + interval '1 minute'");
+      return Math.round(rows[0]!.left);
+    };
+    expect(await age()).toBe(10);
+    await store.get(["ttl"], "item", { refreshTtl: false });
+    await store.search(["ttl"], { refreshTtl: false });
+    expect(await age()).toBe(1);
+    await store.get(["ttl"], "item");
+    expect(await age()).toBe(10);
+    await store.search(["ttl"]);
+    expect(await age()).toBe(10);
+    const quiet = await openStore(database, { ttl: { defaultTtl: 5, refreshOnRead: false } });
+    await quiet.get(["ttl"], "item");
+    expect(await age()).toBe(1);
+    await quiet.get(["ttl"], "item", { refreshTtl: true });
+    expect(await age()).toBe(10);
+    await quiet.put(["ttl"], "item", {});
+    expect(await age()).toBe(5);
+    quiet.stop();
   });
 
   it("leaves the database open when it stops", async () => {
@@ -173,20 +236,108 @@ describeDatabases("store", (databases) => {
   });
 });
 
-describe("store with an index, on pglite", () => {
-  const databases = createTestDatabases("pglite");
+/** The words of a text, as numbers; and what it was asked. */
+function createModel() {
+  const asked: string[][] = [];
+  const embed = async (texts: string[]): Promise<number[][]> => {
+    asked.push(texts);
+    return texts.map((text) => [Number(/cat/.test(text)), Number(/dog/.test(text)), 0.1]);
+  };
+  return { asked, embed };
+}
 
-  it("searches by meaning", async () => {
-    const embed = async (texts: string[]): Promise<number[][]> =>
-      texts.map((text) => [Number(/cat/.test(text)), Number(/dog/.test(text)), 0.1]);
+// The PostgreSQL of the tests comes without pgvector; on one that has it, this is the same suite.
+describe.each(["pglite", ...(process.env["PGVECTOR_URL"] ? ["postgres" as const] : [])] as const)(
+  "store with an index, on %s",
+  (kind) => {
+    const databases = createTestDatabases(kind);
+    const open = (): Promise<Database> =>
+      kind === "postgres"
+        ? openPostgres({ connectionString: process.env["PGVECTOR_URL"]! })
+        : databases.open();
+
+    it("searches by meaning", async () => {
+      const { embed, asked } = createModel();
+      const database = await open();
+      await migrate(database);
+      const config = { index: { dims: 3, embed, fields: ["text"] } };
+      const [store] = await Promise.all([openStore(database, config), openStore(database, config)]);
+      await store.put(["user_1"], "cats", { text: "a cat", rank: 1 });
+      await store.put(["user_1"], "dogs", { text: "a dog", rank: 2 });
+      await store.put(["user_10"], "others", { text: "a cat" });
+      const found = await store.search(["user_1"], { query: "my cat" });
+      expect(found.map(({ key }) => key)).toEqual(["cats", "dogs"]);
+      expect(found[0]).toMatchObject({ namespace: ["user_1"], score: expect.closeTo(1, 3) });
+      expect(found[1]!.score).toBeLessThan(0.1);
+      const keys = async (query: string, options = {}) =>
+        (await store.search(["user_1"], { query, ...options })).map(({ key }) => key);
+      expect(await keys("my cat", { filter: { rank: { $gt: 1 } } })).toEqual(["dogs"]);
+      expect(await keys("my cat", { limit: 1, offset: 1 })).toEqual(["dogs"]);
+
+      // Another value has other vectors, and one that is not to be indexed none.
+      await store.put(["user_1"], "dogs", { text: "another cat" });
+      expect(await keys("a dog", { limit: 1 })).not.toEqual(["dogs"]);
+      await store.put(["user_1"], "dogs", { text: "a dog" }, false);
+      expect(await keys("a dog")).toEqual(["cats"]);
+      await store.put(["user_1"], "fields", { names: ["a dog", "a cat"], text: "" }, ["names[*]"]);
+      expect(await keys("a dog", { limit: 1 })).toEqual(["fields"]);
+      const deep = { parts: [{ name: "a dog" }, { name: "nothing" }] };
+      for (const path of [
+        "parts[*].name",
+        "parts[0].name",
+        "parts[-2].name",
+        "parts.*.name",
+        "$",
+      ]) {
+        await store.delete(["user_1"], "fields");
+        expect(await keys("a dog", { limit: 1 })).toEqual(["cats"]);
+        await store.put(["user_1"], "fields", deep, [path]);
+        expect(await keys("a dog", { limit: 1 })).toEqual(["fields"]);
+      }
+      const plain = await openStore(database);
+      await plain.put(["user_1"], "fields", { names: ["nobody"] });
+      expect(await keys("a dog")).toEqual(["cats"]);
+      plain.stop();
+
+      // One question to the model for all items of a batch.
+      asked.length = 0;
+      await store.batch([
+        { namespace: ["b"], key: "1", value: { text: "one" } },
+        { namespace: ["b"], key: "2", value: { text: "two" } },
+        { namespace: ["b"], key: "3", value: null },
+      ]);
+      expect(asked).toEqual([["one", "two"]]);
+      store.stop();
+
+      await expect(openStore(database, { index: { dims: 4, embed } })).rejects.toMatchObject({
+        code: "startup_failed",
+        message: expect.stringContaining("vectors of 3 numbers"),
+      });
+      const wrong = await openStore(database, { index: { dims: 3, embed: () => [[1, 2]] } });
+      await expect(wrong.put(["w"], "k", { text: "x" })).rejects.toMatchObject({
+        code: "unavailable",
+        message: expect.stringContaining("vectors of 2 numbers"),
+      });
+      wrong.stop();
+      if (kind === "postgres") await database.close();
+    });
+  },
+);
+
+describe("store with an index, on a PostgreSQL without pgvector", () => {
+  const databases = createTestDatabases("postgres");
+
+  it("says what is missing", async () => {
     const database = await databases.open();
-    const config = { index: { dims: 3, embed, fields: ["text"] } };
-    const [store] = await Promise.all([openStore(database, config), openStore(database, config)]);
-    await store.put(["user_1"], "cats", { text: "a cat" });
-    await store.put(["user_1"], "dogs", { text: "a dog" });
-    await store.put(["user_10"], "others", { text: "a cat" });
-    const found = await store.search(["user_1"], { query: "my cat" });
-    expect(found.map(({ key }) => key)).toEqual(["cats", "dogs"]);
-    expect(found[0]?.namespace).toEqual(["user_1"]);
+    const { rows } = await database.query(
+      "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'",
+    );
+    expect(rows).toEqual([]);
+    await expect(
+      openStore(database, { index: { dims: 3, embed: () => [] } }),
+    ).rejects.toMatchObject({
+      code: "startup_failed",
+      message: expect.stringContaining("needs the pgvector extension"),
+    });
   });
 });

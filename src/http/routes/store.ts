@@ -1,4 +1,4 @@
-import type { BaseStore, Item as StoreItem } from "@langchain/langgraph-checkpoint";
+import type { Item as StoreItem } from "@langchain/langgraph-checkpoint";
 import { z } from "zod";
 import {
   Item,
@@ -8,12 +8,13 @@ import {
   StorePut,
   StoreSearch,
 } from "../../protocol/store.ts";
+import type { DatabaseStore } from "../../storage/store.ts";
 import { changesOf } from "../authorization.ts";
 import { route, type Route } from "../route.ts";
 import { StoreAccess } from "../store-access.ts";
 
 /** `/store`: what graphs remember across threads. */
-export function storeRoutes(deps: { store: BaseStore }): Route[] {
+export function storeRoutes(deps: { store: DatabaseStore }): Route[] {
   const { store } = deps;
   return [
     route({
@@ -30,7 +31,7 @@ export function storeRoutes(deps: { store: BaseStore }): Route[] {
         const { filter, value } = await authorize("store:put", given);
         const item = { ...given, ...changesOf("store:put", StorePut, { given, left: value }) };
         await new StoreAccess(store, filter).put(item, () =>
-          store.put(item.namespace, item.key, item.value),
+          store.put(item.namespace, item.key, item.value, body.index, { ttl: body.ttl }),
         );
         return new Response(null, { status: 204 });
       },
@@ -48,7 +49,9 @@ export function storeRoutes(deps: { store: BaseStore }): Route[] {
         const given = { namespace: query.namespace, key: query.key };
         const { filter, value } = await authorize("store:get", given);
         const at = { ...given, ...changesOf("store:get", StoreDelete, { given, left: value }) };
-        const item = await new StoreAccess(store, filter).get(at.namespace, at.key);
+        const item = await new StoreAccess(store, filter).get(at.namespace, at.key, {
+          refreshTtl: query.refresh_ttl,
+        });
         return { json: item ? toItem(item) : null };
       },
     }),
@@ -93,6 +96,7 @@ export function storeRoutes(deps: { store: BaseStore }): Route[] {
           offset: asked.offset,
           ...(asked.filter && { filter: asked.filter }),
           ...(asked.query !== undefined && { query: asked.query }),
+          refreshTtl: body.refresh_ttl,
         });
         return {
           json: { items: items.map((item) => ({ ...toItem(item), score: item.score ?? null })) },
