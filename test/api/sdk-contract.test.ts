@@ -23,10 +23,6 @@ const NOT_YET: readonly string[] = [
   "runs.stream: query namespace",
   "runs.wait: body langsmith_tracer",
   "runs.wait: body strict_resume",
-  "store.getItem: query refresh_ttl",
-  "store.putItem: body index",
-  "store.putItem: body ttl",
-  "store.searchItems: body refresh_ttl",
   "threads.create: body ttl",
   "threads.get: query include",
   "threads.joinStream: GET /threads/{thread_id}/stream",
@@ -121,13 +117,22 @@ const CALLS: Record<string, Record<string, (method: Method, all: unknown) => unk
     count: (call, all) => call(all),
   },
   store: {
-    putItem: (call, all) => call(["a"], "key", { value: 1 }, all),
+    // A store's time to live is a number of minutes, a thread's is an object.
+    putItem: (call, all) => call(["a"], "key", { value: 1 }, overridden(all, { ttl: 5 })),
     getItem: (call, all) => call(["a"], "key", all),
     deleteItem: (call, all) => call(["a"], "key", all),
     searchItems: (call, all) => call(["a"], all),
     listNamespaces: (call, all) => call(all),
   },
 };
+
+/** The same options, but for these. */
+function overridden(all: unknown, values: Record<string, unknown>): unknown {
+  return new Proxy(all as object, {
+    get: (target, name) =>
+      Object.hasOwn(values, name) ? values[String(name)] : (Reflect.get(target, name) as unknown),
+  });
+}
 
 /** Options whose value has a form of its own. What is not here is a string. */
 const VALUES: Record<string, unknown> = {
