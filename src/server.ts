@@ -40,6 +40,7 @@ import { migrate } from "./storage/migrate.ts";
 import { answers, openDatabase } from "./storage/open.ts";
 import { createRunEventRepository } from "./storage/run-events.ts";
 import { createRunQueue } from "./storage/run-queue.ts";
+import { createRunBatchRepository } from "./storage/run-batches.ts";
 import { createRunRepository, type RunRecord } from "./storage/runs.ts";
 import { sharedSecret } from "./storage/secrets.ts";
 import { openStore, type StoreOptions } from "./storage/store.ts";
@@ -216,6 +217,7 @@ async function compose(
     leaseMs,
     pollMs: pace.queueMs,
     renewMs: Math.min(pace.renewMs, leaseMs / 3),
+    runTimeoutMs: config.workers.runTimeoutMs,
   });
   const mailbox: Mailbox = await openMailbox(database, {
     log,
@@ -238,6 +240,7 @@ async function compose(
   closers.push(() => mailbox.close());
   const engine = new RunEngine({
     runs,
+    batches: createRunBatchRepository(database),
     queue,
     threads,
     assistants,
@@ -490,7 +493,14 @@ function toInfo(parts: {
     version,
     langgraph_js_version: langgraphVersion,
     context: "js",
-    flags: { assistants: true, crons: true, langsmith: false, langsmith_tracing_replicas: false },
+    flags: {
+      assistants: true,
+      crons: true,
+      langsmith: false,
+      langsmith_tracing_replicas: false,
+      strict_resume: true,
+      stream_namespaces: true,
+    },
     server: "aegra",
     database: database.kind,
     graphs: {

@@ -42,6 +42,7 @@ export interface EnvironmentValues extends TracingEnvironment {
   logPretty: boolean | undefined;
   concurrency: number | undefined;
   graceSeconds: number | undefined;
+  runTimeoutSeconds: number | undefined;
   traces: {
     spool: "disk" | "database" | "memory" | undefined;
     directory: string | undefined;
@@ -107,6 +108,7 @@ export function readEnvironment(env: Variables, problems: Problem[]): Environmen
     logPretty: logFormat === undefined ? undefined : logFormat === "pretty",
     concurrency: number("N_JOBS_PER_WORKER", { min: 1, max: 1000, whole: true }),
     graceSeconds: number("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", { min: 0, max: 3600 }),
+    runTimeoutSeconds: number("BG_JOB_TIMEOUT_SECS", { min: 0.001, max: 2_000_000 }),
     traces: {
       spool: choice("AEGRA_TRACES_SPOOL", spoolSchema.options),
       directory: text("AEGRA_TRACES_DIR"),

@@ -92,6 +92,7 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
     toDataDir(values.database?.data_dir, base) ??
     resolve(cwd, ".aegra");
   const port = flags.port ?? environment.port ?? values.port;
+  const runTimeoutSeconds = environment.runTimeoutSeconds ?? values.workers?.run_timeout_seconds;
   return {
     cwd,
     configPath: file?.path,
@@ -151,6 +152,7 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
         (environment.graceSeconds ??
           values.workers?.grace_seconds ??
           DEFAULT_GRACE_SECONDS[options.mode]),
+      ...(runTimeoutSeconds !== undefined && { runTimeoutMs: 1000 * runTimeoutSeconds }),
     },
     warnings: file?.warnings ?? [],
   };

@@ -162,6 +162,7 @@ export const fileSchema = z.strictObject({
       concurrency: z.int().min(1).max(1000).optional(),
       lease_seconds: z.number().min(2).max(600).optional(),
       grace_seconds: z.number().min(0).max(3600).optional(),
+      run_timeout_seconds: z.number().positive().max(2_000_000).optional(),
     })
     .optional(),
   tracing: z
@@ -355,6 +356,8 @@ export interface Config {
     leaseMs?: number | undefined;
     /** How long runs may take to finish when the server is asked to stop. */
     graceMs: number;
+    /** How long an attempt of a run may take; `undefined` is as long as it likes. */
+    runTimeoutMs?: number | undefined;
   };
   /** Sentences for a person: options that have no effect. */
   warnings: string[];

@@ -7,7 +7,7 @@ import type { Lease, RunQueue, RunResult } from "../storage/run-queue.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import { toPublicError } from "./errors.ts";
 import type { EventLog, EventWriter } from "./event-log.ts";
-import { executeRun, type Execution, type Stop } from "./execute.ts";
+import { RunTimeout, executeRun, type Execution, type Stop } from "./execute.ts";
 import type { Feedback } from "./feedback.ts";
 import { toObservedRun } from "./observed-run.ts";
 import type { RunCheckpoints, RunStart } from "./run-checkpoints.ts";
@@ -31,6 +31,8 @@ export interface AttemptOptions {
   log: Logger;
   /** Told when a run has ended that has a webhook. */
   webhookWaits: () => void;
+  /** How long an attempt may take; `undefined` is as long as it likes. */
+  runTimeoutMs: number | undefined;
 }
 
 export interface AttemptStart {
@@ -86,16 +88,23 @@ export class Attempt {
     for (const part of late) this.#writer.append(part);
   }
 
-  stop(kind: Stop["kind"]): void {
+  stop(kind: Exclude<Stop["kind"], "timeout">): void {
     this.#controller.abort({ kind } satisfies Stop);
   }
 
   /** Executes the run. To be called once; never rejects. */
   execute(): Promise<RunResult | undefined> {
-    this.#ended = this.#execute().catch((error: unknown) => {
-      this.#log().error({ err: error }, "worker");
-      return undefined;
-    });
+    const { runTimeoutMs: limitMs } = this.#options;
+    const limit =
+      limitMs === undefined
+        ? undefined
+        : setTimeout(() => this.#controller.abort(new RunTimeout(limitMs)), limitMs);
+    this.#ended = this.#execute()
+      .catch((error: unknown) => {
+        this.#log().error({ err: error }, "worker");
+        return undefined;
+      })
+      .finally(() => clearTimeout(limit));
     return this.#ended;
   }
 

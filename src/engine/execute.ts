@@ -1,5 +1,6 @@
 import type { BaseStore } from "@langchain/langgraph-checkpoint";
-import type { StateSnapshot } from "@langchain/langgraph";
+import { isUnknownInterruptError, type StateSnapshot } from "@langchain/langgraph";
+import type { CompiledGraph } from "../graphs/compiled.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { RunObservation } from "../observability/observer.ts";
 import type { RunCheckpointSaver } from "../storage/checkpoints.ts";
@@ -10,8 +11,18 @@ import type { StreamPart } from "./stream-modes.ts";
 import { pendingInterrupts } from "./thread-state.ts";
 
 /** Why a run was made to stop; the reason of its abort signal. */
-export interface Stop {
-  kind: "cancel" | "rollback" | "lost" | "shutdown" | "unavailable";
+export type Stop =
+  | { kind: "cancel" | "rollback" | "lost" | "shutdown" | "unavailable" }
+  | RunTimeout;
+
+/** A run took longer than it may. Observers know it by its name. */
+export class RunTimeout extends Error {
+  readonly kind = "timeout";
+  override readonly name = "TimeoutError";
+
+  constructor(limitMs: number) {
+    super(`The run took longer than ${limitMs / 1_000} s, which is the limit of this server.`);
+  }
 }
 
 export interface ExecuteOptions {
@@ -33,6 +44,8 @@ export interface Execution {
   interrupt: { interrupts: Record<string, unknown[]>; values: unknown[] } | undefined;
   /** What was thrown; an abort is told by the signal. */
   error: unknown;
+  /** Set if the run was refused before it did anything: the thread waits as before, for these. */
+  refused?: { interrupts: Record<string, unknown[]>; waiting: boolean };
 }
 
 /**
@@ -42,6 +55,7 @@ export interface Execution {
 export async function executeRun(options: ExecuteOptions): Promise<Execution> {
   const { run, signal } = options;
   const progress: Execution = { values: undefined, interrupt: undefined, error: undefined };
+  let bound: CompiledGraph | undefined;
   try {
     const graph = await options.graphs.bind(run.graph_id, {
       config: { configurable: toConfigurable(run) },
@@ -50,6 +64,7 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
       checkpointer: options.checkpointer,
       store: options.store,
     });
+    bound = graph;
     const config = toGraphConfig(options);
     const input = await startingPoint(options);
     const stopped = await options.observation.within(() =>
@@ -64,6 +79,13 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
     progress.error = signal.aborted ? undefined : explain(error, run);
     // What it saved must be there before the run ends: the lease that lets it be written ends with it.
     await options.checkpointer?.settled().catch(() => {});
+    if (bound && isUnknownInterruptError(error)) {
+      const snapshot = await bound.getState({ configurable: { thread_id: run.thread_id } });
+      progress.refused = {
+        interrupts: pendingInterrupts(snapshot),
+        waiting: snapshot.next.length > 0,
+      };
+    }
   }
   return progress;
 }
@@ -88,7 +110,11 @@ function toGraphConfig(options: ExecuteOptions): Record<string, unknown> {
   const { config } = run.kwargs;
   const { callbacks } = options.observation;
   return defined({
-    configurable: toConfigurable(run),
+    configurable: {
+      ...toConfigurable(run),
+      // LangGraph's own name for it, which is not exported.
+      ...(run.kwargs.strict_resume && { __pregel_strict_resume: true }),
+    },
     metadata: {
       ...toRunMetadata(run),
       ...options.observation.metadata,

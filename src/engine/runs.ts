@@ -8,6 +8,8 @@ import type { CancelAction, RunCreate, RunEvent, RunKwargs, StreamMode } from ".
 import type { Observer } from "../observability/observer.ts";
 import type { AssistantRepository } from "../storage/assistants.ts";
 import type { RunQueue } from "../storage/run-queue.ts";
+import type { RunBatchRepository } from "../storage/run-batches.ts";
+import type { Idempotency } from "./idempotency.ts";
 import type { NewRun, RunOrigin, RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { PublicError } from "./errors.ts";
@@ -22,6 +24,8 @@ import type { RunWatch } from "./run-watch.ts";
 import type { Webhooks } from "./webhooks.ts";
 import type { Worker } from "./worker.ts";
 
+/** How long a request that is sent again finds the run it has made. */
+const KEY_AGE_MS = 24 * 3_600_000;
 const ASSISTANT_NAMESPACE = "6ba7b821-9dad-11d1-80b4-00c04fd430c8";
 /** What of a config says where a run starts, which is for that run alone. */
 const PLACE = new Set(["checkpoint_id", "checkpoint_ns", "checkpoint_map"]);
@@ -48,6 +52,8 @@ export interface RunRequest {
   runId?: string | undefined;
   /** What the thread must hold, if it exists, for the caller to run on it; `undefined` is no restriction. */
   threadFilter: Filter | undefined;
+  /** With what a request that is sent again finds its run; `undefined` makes a run each time. */
+  idempotency?: Idempotency | undefined;
   /** What an assistant must hold for the caller to use it. Not asked about the server's own for its graphs. */
   assistantFilter: (assistantId: string) => Promise<Filter | undefined>;
   /** Which events the run tells; without it, those of its stream modes. */
@@ -69,6 +75,7 @@ export interface LogEnd {
 
 export interface RunEngineOptions {
   runs: RunRepository;
+  batches: RunBatchRepository;
   queue: RunQueue;
   threads: ThreadRepository;
   assistants: AssistantRepository;
@@ -141,8 +148,9 @@ export class RunEngine {
     if (!whateverGraph) this.#assertGraph(assistant.graph_id);
     if (body.feedback_keys?.length) this.#options.feedback.assertAvailable();
     if (body.webhook !== undefined) this.#options.webhooks.assertAccepted(body.webhook);
-    const temporary = threadId === undefined && body.on_completion === "delete";
+    const temporary = threadId === undefined && body.on_completion !== "keep";
     if (temporary) assertNoThreadNeeded(body);
+    if (threadId !== undefined) assertThreadStays(body);
     const { alone } = this.#options;
     const id = threadId ?? uuid7();
     const run = toNewRun({ threadId: id, temporary, body, assistant, request, alone });
@@ -160,6 +168,8 @@ export class RunEngine {
     body: RunCreate,
     request: RunRequest,
   ): Promise<RunRecord> {
+    const earlier = await this.#earlier(request);
+    if (earlier) return earlier;
     const asked = await this.prepare(threadId, body, request);
     const id = asked.thread_id;
     const makesThread =
@@ -170,6 +180,16 @@ export class RunEngine {
     const claim = body.after_seconds ? undefined : this.#options.worker.reserve();
     try {
       const created = await this.#options.runs.create({ ...asked, claim });
+      if (created.kind === "thread_busy" || created.kind === "key_taken") {
+        // The same request may have been ahead of this one.
+        const twin = await this.#earlier(request);
+        if (twin && made && threadId === undefined)
+          await this.#options.threads.delete(id, undefined);
+        if (twin) return twin;
+      }
+      if (created.kind === "key_taken") {
+        throw new ServerError("conflict", "The run of this Idempotency-Key was just deleted.");
+      }
       if (created.kind === "thread_missing") {
         throw new ServerError("not_found", `Thread with ID ${id} not found`);
       }
@@ -189,6 +209,63 @@ export class RunEngine {
     } finally {
       if (claim) this.#options.worker.unreserve();
     }
+  }
+
+  /**
+   * Writes several runs without a thread: all, or none if there is a mistake in one. A request that is sent again
+   * with its `Idempotency-Key` gets the runs it has made. Throws what `prepare` throws.
+   */
+  async createBatch(
+    batch: readonly { body: RunCreate; request: RunRequest }[],
+  ): Promise<RunRecord[]> {
+    const earlier = await this.#earlierOf(batch);
+    if (earlier) return earlier;
+    const asked = await Promise.all(
+      batch.map(({ body, request }) => this.prepare(undefined, body, request)),
+    );
+    const { worker, batches } = this.#options;
+    const claims = asked.map(({ afterSeconds }) =>
+      afterSeconds > 0 ? undefined : worker.reserve(),
+    );
+    try {
+      const created = await batches.create(
+        asked.map((run, index) => ({
+          run: { ...run, filter: undefined, claim: claims[index] },
+          threadMetadata: batch[index]!.body.metadata ?? {},
+        })),
+      );
+      if (created === "key_taken") {
+        // The same request may have been ahead of this one.
+        const twins = await this.#earlierOf(batch);
+        if (twins) return twins;
+        throw new ServerError("conflict", "Runs with this Idempotency-Key were just deleted.");
+      }
+      for (const [index, { run, emptyThread }] of created.entries()) {
+        const askedAt = claims[index]?.askedAt ?? 0;
+        if (run.status === "running") worker.start(run, { askedAt, emptyThread, queued: false });
+      }
+      return created.map(({ run }) => run);
+    } finally {
+      for (const claim of claims) if (claim) worker.unreserve();
+      this.wake();
+    }
+  }
+
+  async #earlierOf(batch: readonly { request: RunRequest }[]): Promise<RunRecord[] | undefined> {
+    const found = await Promise.all(batch.map(({ request }) => this.#earlier(request)));
+    return found.every((run) => run !== undefined) ? found : undefined;
+  }
+
+  /** The run that the same request has made before. Throws `invalid_request` if it was another request. */
+  async #earlier({ principal, idempotency }: RunRequest): Promise<RunRecord | undefined> {
+    if (!idempotency) return undefined;
+    const { key, hash } = idempotency;
+    const run = await this.#options.runs.findByKey(principal?.identity, key, KEY_AGE_MS);
+    if (!run || run.idempotency_hash === hash) return run;
+    throw new ServerError(
+      "invalid_request",
+      `Idempotency-Key: "${key}" was used for another request. Use one key for one request.`,
+    );
   }
 
   /** Tells the workers of a run that was written and waits, and stops the runs that it is to replace. */
@@ -360,12 +437,25 @@ export class RunEngine {
 /** A run that leaves nothing behind has no past to start from, and nobody can answer it. */
 function assertNoThreadNeeded(body: RunCreate): void {
   const fields = ["checkpoint", "checkpoint_id", "interrupt_before", "interrupt_after"] as const;
-  const asked = fields.filter((field) => body[field] !== undefined);
+  const asked: string[] = fields.filter((field) => body[field] !== undefined);
+  // "exit" and false ask for nothing to be saved before the end, and nothing is.
+  if (body.durability === "sync" || body.durability === "async") asked.push("durability");
+  if (body.checkpoint_during) asked.push("checkpoint_during");
   if (asked.length === 0) return;
   throw new ServerError(
     "invalid_request",
     `${asked.join(", ")}: a run without a thread has no checkpoints. Run it on a thread, or with on_completion: "keep".`,
     { details: asked.map((path) => ({ path, message: "needs a thread" })) },
+  );
+}
+
+/** Only a run that came without a thread can take its thread away with it. */
+function assertThreadStays(body: RunCreate): void {
+  if (body.on_completion !== "delete") return;
+  throw new ServerError(
+    "invalid_request",
+    'on_completion: "delete" is for a run without a thread; a run on a thread leaves the thread. Delete it with DELETE /threads/{thread_id}.',
+    { details: [{ path: "on_completion", message: 'must not be "delete" on a thread' }] },
   );
 }
 
@@ -399,6 +489,7 @@ function toNewRun(options: {
     webhook: body.webhook,
     feedback_keys: body.feedback_keys?.length ? body.feedback_keys : undefined,
     protocol: request.protocol,
+    strict_resume: body.strict_resume,
   };
   const settings = Object.fromEntries(
     Object.entries(config.configurable ?? {}).filter(([key]) => !PLACE.has(key)),
@@ -416,6 +507,7 @@ function toNewRun(options: {
     temporary,
     origin: toOrigin(temporary, body, assistant, request),
     afterSeconds: body.after_seconds ?? 0,
+    idempotency: request.idempotency,
     filter: request.threadFilter,
     claim: undefined,
     logged: body.stream_resumable

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ServerError } from "../errors.ts";
-import type { Execution, Stop } from "./execute.ts";
+import { RunTimeout, type Execution, type Stop } from "./execute.ts";
 import { settle } from "./settle.ts";
 
 const values = { trail: ["one"] };
@@ -11,7 +11,7 @@ const asked: Execution = {
   error: undefined,
 };
 const failed: Execution = { values, interrupt: undefined, error: new RangeError("Too far") };
-const stop = (kind: Stop["kind"]): Stop => ({ kind });
+const stop = (kind: Exclude<Stop["kind"], "timeout">): Stop => ({ kind });
 
 describe("settling a run", () => {
   it("takes the graph's own end for what it is", () => {
@@ -42,6 +42,41 @@ describe("settling a run", () => {
     });
     const early = settle({ ...asked, values: undefined }, undefined);
     expect(early.result).toMatchObject({ output: { __interrupt__: [{ id: "1" }] } });
+  });
+
+  it("calls a run that took too long a timeout, which is an error of its thread", () => {
+    const limit = new RunTimeout(1_500);
+    const error = {
+      error: "TimeoutError",
+      message: "The run took longer than 1.5 s, which is the limit of this server.",
+    };
+    expect(settle(done, limit)).toEqual({
+      result: {
+        status: "timeout",
+        interrupted: false,
+        output: values,
+        values,
+        error,
+        interrupts: {},
+      },
+      outcome: { status: "timeout", output: values, error: limit },
+    });
+  });
+
+  it("leaves a thread as it was if the run was refused", () => {
+    const interrupts = { task: [{ id: "1" }] };
+    const refused = { ...failed, values: undefined, refused: { interrupts, waiting: true } };
+    expect(settle(refused, undefined).result).toEqual({
+      status: "error",
+      interrupted: false,
+      output: undefined,
+      values: undefined,
+      error: { error: "RangeError", message: "Too far" },
+      interrupts,
+      resting: "interrupted",
+    });
+    const idle = { ...refused, refused: { interrupts: {}, waiting: false } };
+    expect(settle(idle, undefined).result).toMatchObject({ interrupts: {}, resting: "idle" });
   });
 
   it("keeps what a failed run reached, and shows no stack", () => {

@@ -15,10 +15,17 @@ const UNFINISHED: ReadonlySet<Stop["kind"]> = new Set(["lost", "shutdown", "unav
 
 /** Judges how an execution ended: by the graph's own end, an interrupt, an error, or a stop from outside. */
 export function settle(execution: Execution, stop: Stop | undefined): Settlement {
-  const { values, interrupt, error } = execution;
+  const { values, interrupt, error, refused } = execution;
   const untouched = { interrupted: false, error: undefined, interrupts: {} };
   if (stop && UNFINISHED.has(stop.kind)) {
     return { result: undefined, outcome: { status: "lost", output: values } };
+  }
+  if (stop?.kind === "timeout") {
+    const shown = toPublicError(stop);
+    return {
+      result: { ...untouched, status: "timeout", output: values, values, error: shown },
+      outcome: { status: "timeout", output: values, error: stop },
+    };
   }
   if (stop) {
     return {
@@ -28,6 +35,22 @@ export function settle(execution: Execution, stop: Stop | undefined): Settlement
   }
   if (error !== undefined) {
     const shown = toPublicError(error);
+    if (refused) {
+      const { interrupts, waiting } = refused;
+      const resting = waiting ? "interrupted" : "idle";
+      return {
+        result: {
+          ...untouched,
+          status: "error",
+          output: values,
+          values: undefined,
+          error: shown,
+          interrupts,
+          resting,
+        },
+        outcome: { status: "error", output: values, error },
+      };
+    }
     return {
       result: { ...untouched, status: "error", output: values, values, error: shown },
       outcome: { status: "error", output: values, error },

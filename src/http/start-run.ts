@@ -1,4 +1,5 @@
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
+import type { Idempotency } from "../engine/idempotency.ts";
 import { toAssistantId, type RunEngine, type RunRequest } from "../engine/runs.ts";
 import { RunCreate } from "../protocol/runs.ts";
 import type { RunRecord } from "../storage/runs.ts";
@@ -15,24 +16,47 @@ export type Caller = Pick<
 export async function startRun(
   engine: RunEngine,
   caller: Caller,
-  run: {
-    threadId: string | undefined;
-    body: RunCreate;
-    trigger?: string;
-    protocol?: RunRequest["protocol"];
-    follows?: boolean;
-  },
+  run: RunAsked,
 ): Promise<RunRecord> {
-  const { threadId } = run;
+  const { body, request } = await authorized(caller, run);
+  return engine.create(run.threadId, body, request);
+}
+
+/** Starts several runs without a thread, all or none, if the `on` handlers let each of them. */
+export async function startRuns(
+  engine: RunEngine,
+  caller: Caller,
+  runs: readonly RunAsked[],
+): Promise<RunRecord[]> {
+  return engine.createBatch(await Promise.all(runs.map((run) => authorized(caller, run))));
+}
+
+/** What a client asks for. */
+interface RunAsked {
+  threadId: string | undefined;
+  body: RunCreate;
+  trigger?: string;
+  protocol?: RunRequest["protocol"];
+  follows?: boolean;
+  /** The client's own, for a request that it may send again. */
+  idempotency?: Idempotency | undefined;
+}
+
+async function authorized(
+  caller: Caller,
+  run: RunAsked,
+): Promise<{ body: RunCreate; request: RunRequest }> {
   const runId = uuid7();
   const { body, filter } = await authorizeRun(caller, { ...run, runId });
-  return engine.create(threadId, body, {
+  const request = {
     ...toRunRequest(caller, run.trigger ?? "api"),
     runId,
     threadFilter: filter,
+    idempotency: run.idempotency,
     protocol: run.protocol,
     follows: run.follows ?? false,
-  });
+  };
+  return { body, request };
 }
 
 /** A run request that no event was asked about, for looking up what a run would need. */

@@ -49,6 +49,10 @@ export const Run = z.object({
   kwargs: z.record(z.string(), z.unknown()),
   multitask_strategy: MultitaskStrategy,
   cancel_reason: z.string().nullable(),
+  /** The run that stopped at a question and that this one goes on from. */
+  resumed_from: Uuid.nullable(),
+  /** The questions this run went past without an answer: nobody can answer them any more. */
+  dropped_interrupts: z.array(z.unknown()).nullable(),
   /** The trace of this run: its id without dashes. Absent while tracing is off. */
   trace_id: z.string().optional(),
   trace_url: z.string().optional(),
@@ -113,13 +117,16 @@ export const RunCreate = z.strictObject({
     .max(366 * 24 * 3600)
     .optional(),
   if_not_exists: z.enum(["reject", "create"]).default("reject"),
-  on_completion: z.enum(["delete", "keep"]).default("delete"),
+  /** What becomes of the thread of a run without one: by default it is gone with the run. */
+  on_completion: z.enum(["delete", "keep"]).optional(),
   /** The stream ends with a signed link for each, through which a person can judge the run. */
   feedback_keys: z.array(FeedbackKey).max(20).optional(),
   durability: z.enum(["sync", "async", "exit"]).optional(),
   checkpoint_during: z.boolean().optional(),
   /** Where the run is posted when it has ended: a URL, or a path on this server. */
   webhook: z.string().min(1).optional(),
+  /** Fail, and leave the thread as it is, if the resume answers a question that does not wait. */
+  strict_resume: z.boolean().optional(),
 });
 export type RunCreate = z.infer<typeof RunCreate>;
 
@@ -146,8 +153,8 @@ export const RunBatchCreate = z.array(z.preprocess(toWireNames, RunCreate)).min(
 /** Which runs to stop: these of a thread, or all with a status. */
 export const RunsCancel = z
   .strictObject({
-    thread_id: z.uuid().optional(),
-    run_ids: z.array(z.uuid()).min(1).max(1000).optional(),
+    thread_id: Uuid.optional(),
+    run_ids: z.array(Uuid).min(1).max(1000).optional(),
     status: z.enum(["pending", "running", "all"]).optional(),
   })
   .refine((which) => (which.run_ids === undefined) !== (which.status === undefined), {
@@ -169,6 +176,7 @@ export interface RunKwargs {
   resumable: boolean;
   durability?: "sync" | "async" | "exit" | undefined;
   feedback_keys?: string[] | undefined;
+  strict_resume?: boolean | undefined;
   on_disconnect: "continue" | "cancel";
   /** Set for a run whose events are those of the v2 protocol; `stream_mode` says nothing then. */
   protocol?: "v2" | undefined;
@@ -186,6 +194,8 @@ export const RUN_FIELDS = [
   "kwargs",
   "multitask_strategy",
   "cancel_reason",
+  "resumed_from",
+  "dropped_interrupts",
 ] as const;
 
 export const RunListQuery = z.strictObject({
@@ -196,8 +206,17 @@ export const RunListQuery = z.strictObject({
 });
 export type RunListQuery = z.infer<typeof RunListQuery>;
 
+/** `?namespace=a&namespace=b`, one at a time: a namespace may hold any character. "" is the root graph. */
+const Namespaces = z
+  .union([z.string(), z.array(z.string())])
+  .transform((value) => [value].flat())
+  .optional();
+
+export const RunCreateStreamQuery = z.strictObject({ namespace: Namespaces });
+
 export const RunStreamQuery = z.strictObject({
   stream_mode: QueryList.pipe(z.array(StreamMode)).optional(),
+  namespace: Namespaces,
   cancel_on_disconnect: QueryFlag.default(false),
 });
 
@@ -208,10 +227,17 @@ export const RunJoinQuery = z.strictObject({
 export const CancelAction = z.enum(["interrupt", "rollback"]);
 export type CancelAction = z.infer<typeof CancelAction>;
 
-export const RunCancelQuery = z.strictObject({
-  wait: QueryFlag.default(false),
-  action: CancelAction.default("interrupt"),
-});
+export const RunCancelQuery = z
+  .strictObject({
+    wait: QueryFlag.default(false),
+    action: CancelAction.default("interrupt"),
+    /** That the run's input was taken up by another run; its `cancel_reason` says so. */
+    reason: z.literal("taken").optional(),
+  })
+  .refine(({ reason, action }) => reason === undefined || action === "interrupt", {
+    error: "goes with action=interrupt only",
+    path: ["reason"],
+  });
 
 export const RunsCancelQuery = z.strictObject({ action: CancelAction.default("interrupt") });
 

@@ -19,6 +19,8 @@ export interface RunResult {
   /** The thread's new state; `undefined` leaves the one it has. */
   values: unknown;
   interrupts: Record<string, unknown[]>;
+  /** What the thread is when the run is over, where the run's own end does not say it. */
+  resting?: "interrupted" | "idle";
 }
 
 /** The queue and the leases of runs: who may execute what, and write what came of it. */
@@ -66,6 +68,7 @@ export interface RunQueue {
 }
 
 function restingStatus(result: RunResult): "error" | "interrupted" | "idle" {
+  if (result.resting) return result.resting;
   if (result.error !== undefined) return "error";
   return result.interrupted ? "interrupted" : "idle";
 }
@@ -227,6 +230,15 @@ const CLAIM = `
   ), placed AS (${TAKE_PLACES("claimed")})
   SELECT * FROM claimed`;
 
+// The questions that waited when the run began and do not any more, though it was no answer to them.
+const DROPPED = `
+  SELECT jsonb_agg(question.value)
+  FROM threads t, jsonb_each(t.interrupts) task, jsonb_array_elements(task.value) question
+  WHERE t.thread_id = runs.thread_id AND t.interrupts <> '{}' AND runs.kwargs #>> '{command,resume}' IS NULL
+    AND NOT EXISTS (
+      SELECT FROM jsonb_each($9::text::jsonb) left_task, jsonb_array_elements(left_task.value) still
+      WHERE still.value ->> 'id' = question.value ->> 'id')`;
+
 /** `alias` holds all columns of ended runs; each becomes a webhook to `url`. */
 const WRITE_WEBHOOK = (alias: string, url: string): string =>
   `INSERT INTO webhook_deliveries (run_id, thread_id, url, run)
@@ -236,12 +248,13 @@ const WRITE_WEBHOOK = (alias: string, url: string): string =>
 const finish = (columns: string, then = ""): string => `
   WITH done AS (
     UPDATE runs SET status = $4, interrupted = $5, output = $6::text::json, error = $7::text::json,
-      lease_expires_at = NULL, ended_at = now(), updated_at = now()
+      lease_expires_at = NULL, ended_at = now(), updated_at = now(), dropped_interrupts = (${DROPPED})
     WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running' AND (NOT logged OR $11::boolean)
     RETURNING ${columns}
   ), thread AS (
     UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
-      values = coalesce($8::text::jsonb, t.values), interrupts = $9::text::jsonb, error = $7::text::jsonb,
+      values = coalesce($8::text::jsonb, t.values), interrupts = $9::text::jsonb, 
+      error = CASE WHEN $10 = 'error' THEN $7::text::jsonb END,
       resting_status = $10, status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE $10 END
     FROM done WHERE t.thread_id = done.thread_id AND NOT done.temporary
     RETURNING t.active_runs

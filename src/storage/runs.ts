@@ -47,6 +47,10 @@ export interface RunRecord {
   temporary: boolean;
   origin: RunOrigin;
   resumed_from: string | null;
+  /** Of the request that made the run, where it came with an `Idempotency-Key`. */
+  idempotency_hash: string | null;
+  /** The questions the run went past without an answer. */
+  dropped_interrupts: unknown[] | null;
   attempt: number;
   /** Its place among the runs in its thread's stream; `null` until it starts, and for a run without a thread. */
   stream_position: number | null;
@@ -78,6 +82,8 @@ export interface NewRun {
   temporary: boolean;
   origin: RunOrigin;
   afterSeconds: number;
+  /** Under which a request that is sent again finds this run. */
+  idempotency?: { key: string; hash: string } | undefined;
   /** What the thread must hold, or the run is not made: `thread_missing`. */
   filter: Filter | undefined;
   /** Take the run at once, if its thread is free. */
@@ -91,12 +97,22 @@ export type Created =
   /** `emptyThread`: nothing has been done on the thread before, so it has no checkpoints. */
   | { kind: "created"; run: RunRecord; emptyThread: boolean }
   | { kind: "thread_missing" }
-  | { kind: "thread_busy" };
+  | { kind: "thread_busy" }
+  /** Another run has its idempotency key. */
+  | { kind: "key_taken" };
 
 /** The columns of a `RunRecord`, for statements that return one. */
 export const RUN_COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
-  temporary, origin, resumed_from, attempt, stream_position, worker_id, logged, cancel_action, cancel_reason, interrupted, output, error,
+  temporary, origin, resumed_from, dropped_interrupts, idempotency_hash, attempt, stream_position, worker_id, logged,
+  cancel_action, cancel_reason, interrupted, output, error,
   created_at, updated_at, started_at, ended_at`;
+
+type CreatedRow = RunRecord & { found: boolean; empty_thread: boolean };
+
+function isKeyTaken(error: unknown): boolean {
+  const { code, constraint } = error as { code?: unknown; constraint?: unknown };
+  return code === "23505" && constraint === "runs_idempotency";
+}
 
 const qualified = (alias: string): string =>
   RUN_COLUMNS.split(",")
@@ -115,6 +131,12 @@ export interface RunRepository {
    */
   create(run: NewRun): Promise<Created>;
   get(runId: string, filter: Filter | undefined): Promise<RunRecord | undefined>;
+  /** The run a user made with this idempotency key within `maxAgeMs`; an older run gives its key up. */
+  findByKey(
+    userId: string | undefined,
+    key: string,
+    maxAgeMs: number,
+  ): Promise<RunRecord | undefined>;
   list(threadId: string, query: RunListQuery): Promise<RunRecord[]>;
   /** The active runs among these, of one thread or of all, newest first. */
   findActive(which: {
@@ -172,16 +194,22 @@ export function createRunRepository(database: Queryable): RunRepository {
         run.afterSeconds > 0 ? null : (run.claim?.workerId ?? null),
         run.claim?.leaseMs ?? 0,
         run.logged,
+        run.idempotency?.key ?? null,
+        run.idempotency?.hash ?? null,
       ];
-      if (run.temporary) {
-        const { rows } = await database.query<RunRecord>(CREATE_TEMPORARY, params);
-        return { kind: "created", run: rows[0]!, emptyThread: true };
-      }
-      const { rows } = await database.query<RunRecord & { found: boolean; empty_thread: boolean }>(
-        CREATE_ON_THREAD,
-        [...params, toJson(run.thread_config), toContained(run.filter)],
-      );
-      const [row] = rows;
+      const creating = run.temporary
+        ? database.query<CreatedRow>(CREATE_TEMPORARY, params)
+        : database.query<CreatedRow>(CREATE_ON_THREAD, [
+            ...params,
+            toJson(run.thread_config),
+            toContained(run.filter),
+          ]);
+      const result = await creating.catch((error: unknown) => {
+        if (isKeyTaken(error)) return undefined;
+        throw error;
+      });
+      if (!result) return { kind: "key_taken" };
+      const [row] = result.rows;
       if (!row?.found) return { kind: "thread_missing" };
       if (row.run_id === null) return { kind: "thread_busy" };
       const { found: _found, empty_thread: emptyThread, ...created } = row;
@@ -194,6 +222,11 @@ export function createRunRepository(database: Queryable): RunRepository {
         `SELECT ${RUN_COLUMNS} FROM runs ${conditions.sql}`,
         conditions.params,
       );
+      return rows[0];
+    },
+
+    async findByKey(userId, key, maxAgeMs) {
+      const { rows } = await database.query<RunRecord>(FIND_BY_KEY, [userId ?? "", key, maxAgeMs]);
       return rows[0];
     },
 
@@ -287,13 +320,13 @@ export function createRunRepository(database: Queryable): RunRepository {
  * runs are logged.
  */
 const INSERT_RUN = `INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, metadata, kwargs, multitask_strategy,
-  user_id, origin, available_at, temporary, resumed_from, stream_position, status, worker_id, attempt, started_at,
-  lease_expires_at, logged)`;
+  user_id, origin, available_at, idempotency_key, idempotency_hash, temporary, resumed_from, stream_position,
+  status, worker_id, attempt, started_at, lease_expires_at, logged)`;
 
 const NEW_RUN = (
   metadata: string,
 ): string => `$1::uuid, $2::uuid, $3::uuid, $4::text, ${metadata}, $6::json,
-  $7::text, $8::text, $9::json, now() + $10::float8 * interval '1 second'`;
+  $7::text, $8::text, $9::json, now() + $10::float8 * interval '1 second', $14::text, $15::text`;
 
 const LEASE_OF = (
   claimed: string,
@@ -302,24 +335,41 @@ const LEASE_OF = (
   CASE WHEN ${claimed} THEN now() END, CASE WHEN ${claimed} THEN now() + $12::float8 * interval '1 millisecond' END,
   $13::text = 'always' OR ($13::text = 'unless_claimed' AND NOT (${claimed}))`;
 
-const CREATE_TEMPORARY = `${INSERT_RUN}
-  SELECT ${NEW_RUN("$5::jsonb")}, true, NULL, NULL, ${LEASE_OF("$11::uuid IS NOT NULL")}
-  RETURNING ${RUN_COLUMNS}`;
+const CREATE_TEMPORARY = `
+  WITH run AS (
+    ${INSERT_RUN}
+    SELECT ${NEW_RUN("$5::jsonb")}, true, NULL, NULL, ${LEASE_OF("$11::uuid IS NOT NULL")}
+    RETURNING ${RUN_COLUMNS}
+  )
+  SELECT true AS found, true AS empty_thread, run.* FROM run`;
+
+const FIND_BY_KEY = `
+  WITH given_up AS (
+    UPDATE runs SET idempotency_key = NULL
+    WHERE coalesce(user_id, '') = $1 AND idempotency_key = $2
+      AND created_at <= now() - $3::float8 * interval '1 millisecond'
+  )
+  SELECT ${RUN_COLUMNS} FROM runs
+  WHERE coalesce(user_id, '') = $1 AND idempotency_key = $2
+    AND created_at > now() - $3::float8 * interval '1 millisecond'`;
 
 // The thread's row is locked first, so whether it is busy is read from the row itself, after any transaction
 // that was ahead of this one; the runs table would show the statement's older snapshot.
 const STARTS_AT_ONCE = "$11::uuid IS NOT NULL AND thread.free";
+// An answer, or no input at all. Whatever else a run brings, the question of the run before is left behind.
+const GOES_ON = `($6::json #>> '{command,resume}' IS NOT NULL
+  OR ($6::json -> 'command' IS NULL AND $6::json #>> '{input}' IS NULL))`;
 const CREATE_ON_THREAD = `
   WITH before AS (
     SELECT thread_id, active_runs, status,
       active_runs = 0 AND coalesce(writing_until < now(), true) AS free,
       active_runs = 0 AND writer IS NULL AND state_updated_at = created_at AS empty
-    FROM threads WHERE thread_id = $2::uuid AND metadata @> $15::jsonb FOR UPDATE
+    FROM threads WHERE thread_id = $2::uuid AND metadata @> $17::jsonb FOR UPDATE
   ), thread AS (
     UPDATE threads t
     SET status = 'busy', active_runs = t.active_runs + 1, updated_at = now(),
         metadata = t.metadata || jsonb_build_object('graph_id', $4::text, 'assistant_id', $3::uuid),
-        config = $14::jsonb,
+        config = $16::jsonb,
         last_stream_position = t.last_stream_position
           + CASE WHEN $11::uuid IS NOT NULL AND b.free THEN 1 ELSE 0 END
     FROM before b
@@ -329,7 +379,7 @@ const CREATE_ON_THREAD = `
   ), run AS (
     ${INSERT_RUN}
     SELECT ${NEW_RUN("thread.thread_metadata || $5::jsonb")}, false,
-      CASE WHEN thread.status_before = 'interrupted' THEN
+      CASE WHEN thread.status_before = 'interrupted' AND ${GOES_ON} THEN
         (SELECT r.run_id FROM runs r WHERE r.thread_id = $2::uuid AND r.interrupted ORDER BY r.position DESC LIMIT 1)
       END,
       CASE WHEN ${STARTS_AT_ONCE} THEN thread.last_stream_position END,

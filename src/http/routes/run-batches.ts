@@ -1,10 +1,10 @@
 import { z } from "zod";
+import { toIdempotency } from "../../engine/idempotency.ts";
 import { ServerError } from "../../errors.ts";
 import { Run, RunBatchCreate, RunsCancel, RunsCancelQuery } from "../../protocol/runs.ts";
-import type { RunRecord } from "../../storage/runs.ts";
 import { route, type Route } from "../route.ts";
-import { startRun, toRunRequest } from "../start-run.ts";
-import { toRun, type RunRouteDeps } from "./runs.ts";
+import { startRuns } from "../start-run.ts";
+import { assertInBackground, toAcceptedRun, type RunRouteDeps } from "./runs.ts";
 
 /** Many runs at once: started, or stopped. */
 export function runBatchRoutes(deps: RunRouteDeps): Route[] {
@@ -20,19 +20,13 @@ export function runBatchRoutes(deps: RunRouteDeps): Route[] {
       body: RunBatchCreate,
       answer: { status: 200, description: "The runs, in the same order", schema: z.array(Run) },
       async handle({ body, ...caller }) {
-        const request = toRunRequest(caller, "api");
-        // Every assistant first, so that a batch with a mistake in it starts nothing.
-        await Promise.all(body.map((run) => engine.assistantForRun(run.assistant_id, request)));
-        const created: RunRecord[] = [];
-        for (const run of body) {
-          created.push(await startRun(engine, caller, { threadId: undefined, body: run }));
-        }
-        return {
-          json: created.map((run) => ({
-            ...toRun(run, deps.trace(run)),
-            status: "pending",
-          })),
-        };
+        const asked = body.map((run, index) => {
+          assertInBackground(run);
+          const one = { threadId: undefined, body: run };
+          return { ...one, idempotency: toIdempotency(caller.headers, { ...one, index }) };
+        });
+        const created = await startRuns(engine, caller, asked);
+        return { json: created.map((run) => toAcceptedRun(run, deps.trace(run))) };
       },
     }),
     route({

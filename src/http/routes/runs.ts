@@ -1,20 +1,22 @@
 import { z } from "zod";
 import type { RunEngine } from "../../engine/runs.ts";
+import { toIdempotency } from "../../engine/idempotency.ts";
 import { ServerError } from "../../errors.ts";
 import { Uuid } from "../../protocol/common.ts";
 import {
   Run,
   RunCancelQuery,
   RunCreate,
+  RunCreateStreamQuery,
   RunJoinQuery,
   RunListQuery,
   RunStreamQuery,
-  type RunEvent,
   type StreamMode,
 } from "../../protocol/runs.ts";
 import type { Filter } from "../../protocol/filters.ts";
 import type { RunRecord, RunRepository } from "../../storage/runs.ts";
 import type { ThreadRepository } from "../../storage/threads.ts";
+import { filterEvents } from "../event-filter.ts";
 import { toPatientJson } from "../keep-alive.ts";
 import { pick } from "../pagination.ts";
 import {
@@ -51,17 +53,16 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
 }
 
 type Handlers = ReturnType<typeof createHandlers>;
-type Creation = RouteRequest<{ thread_id?: string } | undefined, undefined, RunCreate>;
+type Creation = RouteRequest<{ thread_id?: string } | undefined, unknown, RunCreate>;
 
 function createHandlers(deps: RunRouteDeps) {
   const { engine, runs, threads } = deps;
 
-  const create = (request: Creation, follows = false): Promise<RunRecord> =>
-    startRun(engine, request, {
-      threadId: request.params?.thread_id,
-      body: request.body,
-      follows,
-    });
+  const create = (request: Creation, follows = false): Promise<RunRecord> => {
+    const asked = { threadId: request.params?.thread_id, body: request.body };
+    const idempotency = toIdempotency(request.headers, asked);
+    return startRun(engine, request, { ...asked, idempotency, follows });
+  };
 
   const get = async (
     params: { thread_id?: string; run_id: string },
@@ -82,10 +83,15 @@ function createHandlers(deps: RunRouteDeps) {
   /** Follows a run as server-sent events; `gone` decides whether a lost client stops the run. */
   const follow = (
     run: RunRecord,
-    options: { after: number; modes?: StreamMode[] | undefined; cancelWhenGone: boolean },
+    options: {
+      after: number;
+      modes?: StreamMode[] | undefined;
+      namespaces: string[] | undefined;
+      cancelWhenGone: boolean;
+    },
   ): Response => {
     const gone = new AbortController();
-    const batches = onlyModes(engine.events(run, options.after, gone.signal), options.modes);
+    const batches = filterEvents(engine.events(run, options.after, gone.signal), options);
     return toEventStream(batches, {
       headers: locations(run),
       onGone() {
@@ -113,6 +119,7 @@ function createHandlers(deps: RunRouteDeps) {
     follow,
     answer,
     show: (run: RunRecord): Run => toRun(run, deps.trace(run)),
+    accept: (run: RunRecord): Run => toAcceptedRun(run, deps.trace(run)),
     assertThread: async (threadId: string, filter: Filter | undefined): Promise<void> => {
       if (await threads.get(threadId, filter)) return;
       throw new ServerError("not_found", `Thread with ID ${threadId} not found`);
@@ -122,7 +129,7 @@ function createHandlers(deps: RunRouteDeps) {
 
 /** Background, stream and wait, each with and without a thread. */
 function creationRoutes(handlers: Handlers): Route[] {
-  const { create, follow, answer, show } = handlers;
+  const { create, follow, answer, accept } = handlers;
   const variants = [
     { prefix: "/threads/:thread_id", params: ThreadParams, where: "on a thread" },
     { prefix: "", params: undefined, where: "without a thread" },
@@ -143,20 +150,22 @@ function creationRoutes(handlers: Handlers): Route[] {
         summary: `Start a run ${where}, in the background`,
         answer: { status: 200, description: "The run", schema: Run },
         async handle(request) {
+          assertInBackground(request.body);
           const run = await create(request as Creation);
-          // The run as it was accepted; a worker may have begun with it by now.
-          return { json: { ...show(run), status: "pending" }, headers: locations(run) };
+          return { json: accept(run), headers: locations(run) };
         },
       }),
       route({
         ...common,
         path: `${prefix}/runs/stream`,
         summary: `Start a run ${where} and stream it`,
+        query: RunCreateStreamQuery,
         answer: { status: 200, description: "The run's events", stream: true },
         async handle(request) {
           const run = await create(request as Creation, true);
           return follow(run, {
             after: -1,
+            namespaces: request.query.namespace,
             cancelWhenGone: request.body.on_disconnect === "cancel",
           });
         },
@@ -241,7 +250,7 @@ function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
       async handle({ params, query, filter }) {
         await deps.engine.cancel(await get(params, filter), query.action, {
           wait: query.wait,
-          reason: "user",
+          reason: query.reason === undefined ? "user" : `${query.reason}: user`,
         });
         return new Response(null, { status: query.wait ? 204 : 202 });
       },
@@ -265,6 +274,7 @@ function followRoutes(handlers: Handlers): Route[] {
     follow(await get(request.params, request.filter), {
       after: toCursor(request.headers.get("last-event-id")),
       modes: request.query.stream_mode,
+      namespaces: request.query.namespace,
       cancelWhenGone: request.query.cancel_on_disconnect,
     });
   return [
@@ -321,8 +331,28 @@ export function toRun(run: RunRecord, trace: { trace_id?: string; trace_url?: st
     kwargs: { ...run.kwargs },
     multitask_strategy: run.multitask_strategy,
     cancel_reason: run.cancel_reason,
+    resumed_from: run.resumed_from,
+    dropped_interrupts: run.dropped_interrupts,
     ...trace,
   };
+}
+
+/** A run that was just asked for: as it was accepted, though a worker may have begun with it by now. */
+export function toAcceptedRun(
+  run: RunRecord,
+  trace: { trace_id?: string; trace_url?: string },
+): Run {
+  return { ...toRun(run, trace), status: run.ended_at ? run.status : "pending" };
+}
+
+/** A run in the background has no connection whose end could stop it. */
+export function assertInBackground(body: RunCreate): void {
+  if (body.on_disconnect !== "cancel") return;
+  throw new ServerError(
+    "invalid_request",
+    'on_disconnect: "cancel" is for a run that is streamed or waited for; use cancel_on_disconnect where this run is joined.',
+    { details: [{ path: "on_disconnect", message: "needs a connection" }] },
+  );
 }
 
 /** Where the run is, and where a client that lost its stream finds it again. */
@@ -341,26 +371,4 @@ function toCursor(lastEventId: string | null): number {
     "invalid_request",
     `Last-Event-ID: "${lastEventId.slice(0, 64)}" is not the id of an event of a run; use -1 for all.`,
   );
-}
-
-/** Only the events of these modes, and those that tell about the run itself. */
-async function* onlyModes(
-  batches: AsyncGenerator<RunEvent[], void, void>,
-  modes: StreamMode[] | undefined,
-): AsyncGenerator<RunEvent[], void, void> {
-  if (!modes || modes.length === 0) return yield* batches;
-  const names = new Set<string>(
-    // What is called "messages" on the wire is the mode "messages-tuple".
-    modes
-      .filter((mode) => mode !== "messages")
-      .map((mode) => (mode === "messages-tuple" ? "messages" : mode)),
-  );
-  for await (const batch of batches) {
-    const wanted = batch.filter(({ event }) => {
-      const name = event.split("|", 1)[0]!;
-      if (name === "metadata" || name === "error" || name === "feedback") return true;
-      return names.has(name) || (modes.includes("messages") && name.startsWith("messages/"));
-    });
-    if (wanted.length > 0) yield wanted;
-  }
 }
