@@ -212,7 +212,8 @@ const TAKE_PLACES = (
     WHERE t.thread_id = p.thread_id AND t.last_stream_position < p.stream_position`;
 
 // A thread's runs start in order, one at a time, and none while a client writes the thread's state. The partial
-// unique index has the last word.
+// unique index has the last word. Each condition is an index's or a small set's, so that neither many waiting runs
+// nor many behind one another make it slow (measured in docs/performance.md).
 const CLAIM = `
   WITH claimed AS (
   UPDATE runs SET status = 'running', attempt = attempt + 1, worker_id = $1,
@@ -220,12 +221,13 @@ const CLAIM = `
     started_at = coalesce(started_at, now()), updated_at = now(), stream_position = ${NEXT_PLACE}
   WHERE run_id IN (
     SELECT r.run_id FROM runs r
-    WHERE r.status = 'pending' AND r.available_at <= now() AND NOT EXISTS (
-      SELECT 1 FROM runs o WHERE o.thread_id = r.thread_id AND (
-        o.status = 'running'
-        OR (o.status = 'pending' AND o.position < r.position AND o.available_at <= now())))
+    WHERE r.status = 'pending' AND r.available_at <= now()
+      AND r.thread_id NOT IN (SELECT o.thread_id FROM runs o WHERE o.status = 'running')
+      AND NOT EXISTS (
+        SELECT 1 FROM runs o WHERE o.thread_id = r.thread_id AND o.status = 'pending'
+          AND o.position < r.position AND o.available_at <= now())
       AND NOT EXISTS (SELECT 1 FROM threads t WHERE t.thread_id = r.thread_id AND t.writing_until > now())
-    ORDER BY r.position LIMIT $3 FOR UPDATE SKIP LOCKED)
+    ORDER BY r.available_at, r.position LIMIT $3 FOR UPDATE SKIP LOCKED)
   RETURNING ${RUN_COLUMNS}
   ), placed AS (${TAKE_PLACES("claimed")})
   SELECT * FROM claimed`;
