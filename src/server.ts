@@ -9,6 +9,7 @@ import { Commands } from "./engine/commands.ts";
 import { EventLog } from "./engine/event-log.ts";
 import { Feedback } from "./engine/feedback.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
+import { createChooseHeaders } from "./engine/run-config.ts";
 import { createRunCheckpoints } from "./engine/run-checkpoints.ts";
 import { RunWatch } from "./engine/run-watch.ts";
 import { RunEngine, systemAssistantId } from "./engine/runs.ts";
@@ -20,11 +21,13 @@ import { Webhooks } from "./engine/webhooks.ts";
 import { Worker } from "./engine/worker.ts";
 import { loadGraphs } from "./graphs/load.ts";
 import { createGraphRegistry, type GraphRegistry } from "./graphs/registry.ts";
+import { loadCustomApp } from "./http/custom-app.ts";
 import { createApp } from "./http/app.ts";
 import { listen } from "./http/listen.ts";
 import { onlyProbes } from "./http/probes.ts";
 import { toRun } from "./http/routes/runs.ts";
 import { loadEmbeddings } from "./modules/embeddings.ts";
+import { openLoopback } from "./loopback.ts";
 import { withoutDoubleTraces } from "./observability/foreign-handlers.ts";
 import { composeObservers } from "./observability/compose.ts";
 import { loadConfiguredTracing } from "./observability/configured.ts";
@@ -110,6 +113,8 @@ async function compose(
   { log, ...given }: OpenServerOptions,
   closers: (() => Promise<unknown>)[],
 ): Promise<Server> {
+  const loopback = openLoopback();
+  closers.push(async () => loopback.close());
   const opening = openMigrated(config, log, closers);
   // Tracing begins before the database is open; what it asks of it by then waits for that.
   const outbox = createTraceOutbox({
@@ -119,7 +124,7 @@ async function compose(
   // Both have ended before the failure of one is thrown, so that what the other one opened is closed.
   await Promise.allSettled([opening, loading]);
   const database = await opening;
-  const { auth, tracing, graphs: loaded } = await loading;
+  const { auth, tracing, customApp, graphs: loaded } = await loading;
   if (!auth) {
     log.warn(
       "no authentication: everybody who can reach this server can use it (set auth.path to change that)",
@@ -218,6 +223,7 @@ async function compose(
     pollMs: pace.queueMs,
     renewMs: Math.min(pace.renewMs, leaseMs / 3),
     runTimeoutMs: config.workers.runTimeoutMs,
+    within: (work) => loopback.within(work),
   });
   const mailbox: Mailbox = await openMailbox(database, {
     log,
@@ -250,6 +256,7 @@ async function compose(
     webhooks,
     observer,
     graphs: () => graphs,
+    chooseHeaders: createChooseHeaders(config.http.configurableHeaders),
     watch,
     notify: (message) => mailbox.send(message),
     alone,
@@ -278,6 +285,7 @@ async function compose(
 
   let closing: Promise<void> | undefined;
   const version = ownVersion();
+  const mountPrefix = config.http.mountPrefix ?? "";
   const app = createApp({
     assistants,
     threads,
@@ -295,6 +303,9 @@ async function compose(
     graphs: () => graphs,
     auth,
     cors: config.http.cors,
+    http: config.http,
+    customApp,
+    mountPrefix,
     serialise: toJson,
     trace: (run) => toTrace(observer, run),
     metrics: config.metrics?.enabled === false ? undefined : () => metrics.render(),
@@ -321,8 +332,10 @@ async function compose(
   webhooks.open();
   sweeper.open();
   closers.push(() => worker.drain(0));
+  const fetch: typeof app.fetch = (...given) => loopback.within(() => app.fetch(...given));
+  loopback.bind((request) => loopback.within(() => app.fetch(toMounted(request, mountPrefix))));
   const { http, port, closeSockets } = await listen(
-    config.role === "worker" ? onlyProbes(app.fetch) : app.fetch,
+    config.role === "worker" ? onlyProbes(fetch) : fetch,
     { ...config, maxBodyBytes: MAX_BODY_BYTES },
     log,
   );
@@ -356,9 +369,10 @@ async function compose(
     store.stop();
     await checkpoints.close();
     await database.close();
+    loopback.close();
   };
   return {
-    url: `http://${config.host === "0.0.0.0" || config.host === "::" ? "localhost" : config.host}:${port}`,
+    url: `http://${config.host === "0.0.0.0" || config.host === "::" ? "localhost" : config.host}:${port}${mountPrefix}`,
     port,
     database: { kind: database.kind, location: database.location },
     observer,
@@ -387,7 +401,15 @@ async function loadModules(
   },
 ) {
   const { module } = config.auth;
-  const auth = module ? await loadAuth(module, { cwd: config.cwd }) : undefined;
+  const letStudioIn = !config.auth.disable_studio_auth;
+  const auth = module ? await loadAuth(module, { cwd: config.cwd, letStudioIn }) : undefined;
+  if (auth && letStudioIn) {
+    given.log.warn(
+      'auth.disable_studio_auth is false: whoever sends "x-auth-scheme: langsmith" is let in as Studio, without being asked',
+    );
+  }
+  const { app } = config.http;
+  const customApp = app && (await loadCustomApp(app, { cwd: config.cwd }));
   const tracing = await loadConfiguredTracing(config, {
     log: given.log,
     version: ownVersion(),
@@ -395,7 +417,15 @@ async function loadModules(
   });
   given.closers.push(() => tracing.shutdown(1_000));
   const graphs = given.graphs ?? (await loadRegistry(config));
-  return { auth, tracing, graphs };
+  return { auth, tracing, customApp, graphs };
+}
+
+/** A client without an address knows of no prefix. */
+function toMounted(request: Request, prefix: string): Request {
+  if (prefix === "") return request;
+  const url = new URL(request.url);
+  url.pathname = prefix + url.pathname;
+  return new Request(url, request);
 }
 
 async function openMigrated(config: Config, log: Logger, closers: (() => Promise<unknown>)[]) {

@@ -16,7 +16,7 @@ import type { AuthHandlers, Authenticator, AuthorizationHandler } from "./authen
  */
 export async function loadAuth(
   reference: ModuleReference,
-  options: { cwd: string },
+  options: { cwd: string; letStudioIn?: boolean },
 ): Promise<Authenticator> {
   const file = relative(options.cwd, reference.path);
   const found = await loadExport(reference, options);
@@ -42,7 +42,7 @@ export async function loadAuth(
   if (handlers === "no-authenticate") {
     throw refuse(file, "the Auth has no authenticate handler, so every request would be anonymous");
   }
-  return createAuthenticator(handlers);
+  return createAuthenticator(handlers, options);
 }
 
 function refuse(place: string, reason: string): ServerError {

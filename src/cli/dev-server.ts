@@ -98,12 +98,13 @@ function watchProject(serving: Serving): void {
   watchOutside(serving, watcher);
 }
 
-/** The modules that the server itself uses, and loads once: authentication, mask, embeddings. */
+/** The modules that the server itself uses, and loads once: authentication, routes, mask, embeddings. */
 function listOwnModules(config: Config): string[] {
   const embed = config.store.index?.embed;
   const base = dirname(config.configPath ?? config.cwd);
   return [
     config.auth.module?.path,
+    config.http.app?.path,
     config.langfuse.mask?.path,
     embed === undefined ? undefined : toModuleReference(embed, base).path,
   ].filter((path) => path !== undefined);

@@ -109,7 +109,6 @@ describe("the config file", () => {
       http: { app: "./app.ts:app", cors: { allow_origins: ["https://a.example"], foo: 1 } },
       store: { index: { dims: 3, embed: "openai:x" } },
       checkpointer: { ttl: { default_ttl: 5 } },
-      auth: { disable_studio_auth: false },
       ui: { a: "./ui.tsx" },
       grpahs: {},
     });
@@ -120,10 +119,8 @@ describe("the config file", () => {
         `${path}: "grpahs" is not a known option and has no effect`,
         `${path}: "graphs.a.colour" is not a known option and has no effect`,
         `${path}: "http.cors.foo" is not a known option and has no effect`,
-        `${path}: "http.app" has no effect: custom routes are not supported yet`,
         `${path}: "ui" has no effect: generative UI bundles are not supported yet`,
         `${path}: "checkpointer.ttl" has no effect: checkpoints do not expire yet`,
-        `${path}: "auth.disable_studio_auth": false has no effect: requests from Studio are authenticated like all others`,
       ].toSorted(),
     );
     expect(config.http.cors).toEqual({ allow_origins: ["https://a.example"] });

@@ -13,6 +13,7 @@ import type {
   ConfigFile,
   Flags,
   GraphSpec,
+  HttpConfig,
   LangfuseConfig,
   LangfuseProject,
   LogLevel,
@@ -70,6 +71,7 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
           },
     );
   }
+  checkHttp(file, problems);
   const flags = readFlags(options.flags ?? {}, problems);
   const databaseUrl = environment.databaseUrl ?? readDatabaseUrl(file, "url", problems);
   const directUrl = environment.directUrl ?? readDatabaseUrl(file, "direct_url", problems);
@@ -115,7 +117,7 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
         values.auth?.path === undefined ? undefined : toModuleReference(values.auth.path, base),
       disable_studio_auth: values.auth?.disable_studio_auth ?? true,
     },
-    http: { cors: values.http?.cors },
+    http: toHttp(values.http, base),
     store: values.store ?? {},
     checkpointer: values.checkpointer ?? {},
     database: {
@@ -155,6 +157,35 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
       ...(runTimeoutSeconds !== undefined && { runTimeoutMs: 1000 * runTimeoutSeconds }),
     },
     warnings: file?.warnings ?? [],
+  };
+}
+
+/** The whole app runs before authentication where its middleware does: its routes cannot be behind it. */
+function checkHttp(file: ReadConfigFile | undefined, problems: Problem[]): void {
+  const http = file?.values.http;
+  if (!file || http?.middleware_order !== "middleware_first") return;
+  if (http.enable_custom_route_auth === false) return;
+  problems.push({
+    source: file.path,
+    key: "http.middleware_order",
+    message:
+      '"middleware_first" runs your app before authentication, so it needs "enable_custom_route_auth": false',
+  });
+}
+
+function toHttp(http: ConfigFile["http"], base: string): HttpConfig {
+  if (!http) return { cors: undefined };
+  const disabled = (
+    ["assistants", "threads", "runs", "store", "meta", "mcp", "a2a"] as const
+  ).filter((group) => http[`disable_${group}`]);
+  return {
+    cors: http.cors,
+    app: http.app === undefined ? undefined : toModuleReference(http.app, base),
+    authenticateApp: http.enable_custom_route_auth ?? true,
+    middlewareFirst: http.middleware_order === "middleware_first",
+    mountPrefix: http.mount_prefix,
+    configurableHeaders: http.configurable_headers,
+    disabled,
   };
 }
 

@@ -29,6 +29,30 @@ export const corsSchema = z.strictObject({
   max_age: z.number().min(0).optional(),
 });
 
+/** Names of headers, in which `*` stands for anything: `x-*`. */
+const headerPatterns = z.strictObject({ includes: texts.optional(), excludes: texts.optional() });
+
+/** The HTTP API, with the names of the langgraph.json format. */
+const httpSchema = z.strictObject({
+  cors: corsSchema.optional(),
+  app: moduleReference.optional(),
+  enable_custom_route_auth: z.boolean().optional(),
+  middleware_order: z.enum(["auth_first", "middleware_first"]).optional(),
+  mount_prefix: z
+    .string()
+    .regex(/^(?:\/[\w.-]+)+$/u, 'must look like "/prefix", without a slash at the end')
+    .optional(),
+  configurable_headers: headerPatterns.optional(),
+  disable_assistants: z.boolean().optional(),
+  disable_threads: z.boolean().optional(),
+  disable_runs: z.boolean().optional(),
+  disable_store: z.boolean().optional(),
+  disable_meta: z.boolean().optional(),
+  disable_mcp: z.boolean().optional(),
+  disable_a2a: z.boolean().optional(),
+  disable_webhooks: z.boolean().optional(),
+});
+
 /** TTL numbers are minutes, as in the langgraph.json format. */
 const storeSchema = z.strictObject({
   index: z
@@ -137,9 +161,7 @@ export const fileSchema = z.strictObject({
       disable_studio_auth: z.boolean().optional(),
     })
     .optional(),
-  http: z
-    .strictObject({ cors: corsSchema.optional(), disable_webhooks: z.boolean().optional() })
-    .optional(),
+  http: httpSchema.optional(),
   store: storeSchema.optional(),
   checkpointer: checkpointerSchema.optional(),
   host: text.optional(),
@@ -204,6 +226,7 @@ export const fileSchema = z.strictObject({
 /** A config file after validation. */
 export type ConfigFile = z.infer<typeof fileSchema>;
 export type CorsConfig = z.infer<typeof corsSchema>;
+export type HeaderPatterns = z.infer<typeof headerPatterns>;
 export type StoreConfig = z.infer<typeof storeSchema>;
 /** What a webhook's URL must be like. */
 export type WebhookRules = NonNullable<z.infer<typeof webhooksSchema>["url"]>;
@@ -304,6 +327,25 @@ export interface WebhooksConfig {
   allowPrivateNetworks: boolean;
 }
 
+/** What the HTTP server serves, and how. */
+export interface HttpConfig {
+  cors: CorsConfig | undefined;
+  /** The project's own routes. */
+  app?: ModuleReference | undefined;
+  /** Whether these are behind authentication too. */
+  authenticateApp?: boolean | undefined;
+  /** Whether the project's middleware runs before the API authenticates. */
+  middlewareFirst?: boolean | undefined;
+  /** Without a slash at the end. */
+  mountPrefix?: string | undefined;
+  /** The headers of a request that graphs find in their config, beside `x-*` and `user-agent`, and not among them. */
+  configurableHeaders?: HeaderPatterns | undefined;
+  /** The groups of routes that are not there. */
+  disabled?: readonly DisabledRoutes[] | undefined;
+}
+
+export type DisabledRoutes = "assistants" | "threads" | "runs" | "store" | "meta" | "mcp" | "a2a";
+
 /** Everything the server needs to know, resolved: defaults < file < environment < flags. */
 export interface Config {
   /** The project's folder, absolute. */
@@ -318,7 +360,7 @@ export interface Config {
   port: { value: number; explicit: boolean };
   graphs: Record<string, GraphSpec>;
   auth: { module: ModuleReference | undefined; disable_studio_auth: boolean };
-  http: { cors: CorsConfig | undefined };
+  http: HttpConfig;
   store: StoreConfig;
   checkpointer: CheckpointerConfig;
   database: {

@@ -19,20 +19,8 @@ const NOT_SUPPORTED: Record<string, string> = {
   "auth.cache": "authentication is not cached",
   "auth.openapi": "security schemes are not added to the OpenAPI document",
   encryption: "custom encryption is not supported",
-  "http.app": "custom routes are not supported yet",
-  "http.configurable_headers": "every x-* header and user-agent is passed on",
-  "http.disable_a2a": "there is no A2A endpoint",
-  "http.disable_assistants": "routes cannot be switched off yet",
-  "http.disable_mcp": "there is no MCP endpoint",
-  "http.disable_meta": "routes cannot be switched off yet",
-  "http.disable_runs": "routes cannot be switched off yet",
-  "http.disable_store": "routes cannot be switched off yet",
-  "http.disable_threads": "routes cannot be switched off yet",
   "http.disable_ui": "there are no UI routes",
-  "http.enable_custom_route_auth": "custom routes are not supported yet",
-  "http.logging_headers": "headers are not logged",
-  "http.middleware_order": "custom routes are not supported yet",
-  "http.mount_prefix": "the API is served at the root",
+  "http.logging_headers": "requests are not logged",
   node_loader: "graphs are loaded by the built-in TypeScript loader",
   ui: "generative UI bundles are not supported yet",
   ui_config: "generative UI bundles are not supported yet",
@@ -60,12 +48,6 @@ export function describeIneffective(file: Record<string, unknown>): string[] {
   const warnings: string[] = [];
   for (const [key, reason] of Object.entries(NOT_YET)) {
     if (hasPath(file, key)) warnings.push(`"${key}" has no effect: ${reason}`);
-  }
-  const auth = file["auth"];
-  if (isRecord(auth) && auth["disable_studio_auth"] === false) {
-    warnings.push(
-      '"auth.disable_studio_auth": false has no effect: requests from Studio are authenticated like all others',
-    );
   }
   const wanted = Number(file["node_version"]);
   const running = Number(process.versions.node.split(".")[0]);

@@ -1,18 +1,43 @@
 import { Command, Send } from "@langchain/langgraph";
+import type { HeaderPatterns } from "../config/schema.ts";
 import type { Command as WireCommand, RunKwargs } from "../protocol/runs.ts";
 import type { RunRecord } from "../storage/runs.ts";
 
 /** Headers that carry credentials of this server or its clients; graphs never see them. */
 const WITHHELD_HEADERS = new Set(["x-api-key", "x-tenant-id", "x-service-key"]);
 
-/** The request headers a graph may read from `configurable`: `x-*` and `user-agent`. */
-export function toGraphHeaders(headers: Headers): Record<string, string> {
-  const chosen: Record<string, string> = {};
-  for (const [name, value] of headers) {
-    const visible = name === "user-agent" || (name.startsWith("x-") && !WITHHELD_HEADERS.has(name));
-    if (visible) chosen[name] = value;
-  }
-  return chosen;
+/** Gives those of a request's headers that a graph may read from `configurable`. */
+export type ChooseHeaders = (headers: Headers) => Record<string, string>;
+
+/**
+ * Chooses `x-*` and `user-agent`, and what the configuration includes; what it excludes wins. In its patterns
+ * `*` stands for anything.
+ */
+export function createChooseHeaders(patterns: HeaderPatterns | undefined): ChooseHeaders {
+  const included = toMatcher(patterns?.includes);
+  const excluded = toMatcher(patterns?.excludes);
+  const isUsual = (name: string): boolean =>
+    name === "user-agent" || (name.startsWith("x-") && !WITHHELD_HEADERS.has(name));
+  return (headers) => {
+    const chosen: Record<string, string> = {};
+    for (const [name, value] of headers) {
+      if (!excluded(name) && (included(name) || isUsual(name))) chosen[name] = value;
+    }
+    return chosen;
+  };
+}
+
+function toMatcher(patterns: readonly string[] | undefined): (name: string) => boolean {
+  if (!patterns || patterns.length === 0) return () => false;
+  const alternatives = patterns.map((pattern) =>
+    pattern
+      .toLowerCase()
+      .split("*")
+      .map((part) => part.replaceAll(/[.+?^${}()|[\]\\]/g, String.raw`\$&`))
+      .join(".*"),
+  );
+  const expression = new RegExp(`^(?:${alternatives.join("|")})$`, "u");
+  return (name) => expression.test(name);
 }
 
 /**

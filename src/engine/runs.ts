@@ -17,7 +17,7 @@ import type { EventLog } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
 import type { Message } from "./mailbox.ts";
 import { placeTrace } from "./observed-run.ts";
-import { toGraphHeaders } from "./run-config.ts";
+import type { ChooseHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
 import { firstIdOf } from "./run-stream.ts";
 import type { RunWatch } from "./run-watch.ts";
@@ -85,6 +85,8 @@ export interface RunEngineOptions {
   webhooks: Webhooks;
   observer: Observer;
   graphs: () => GraphRegistry;
+  /** The headers of a request that its run's graph is told. */
+  chooseHeaders: ChooseHeaders;
   watch: RunWatch;
   /** Tells the other processes. */
   notify: (message: Message) => void;
@@ -151,9 +153,17 @@ export class RunEngine {
     const temporary = threadId === undefined && body.on_completion !== "keep";
     if (temporary) assertNoThreadNeeded(body);
     if (threadId !== undefined) assertThreadStays(body);
-    const { alone } = this.#options;
+    const { alone, chooseHeaders } = this.#options;
     const id = threadId ?? uuid7();
-    const run = toNewRun({ threadId: id, temporary, body, assistant, request, alone });
+    const run = toNewRun({
+      threadId: id,
+      temporary,
+      body,
+      assistant,
+      request,
+      alone,
+      headers: chooseHeaders(request.headers),
+    });
     run.origin.trace = placeTrace(this.#options.observer, run);
     return run;
   }
@@ -466,6 +476,7 @@ function toNewRun(options: {
   assistant: Assistant;
   request: RunRequest;
   alone: boolean;
+  headers: Record<string, string>;
 }): NewRun {
   const { threadId, temporary, body, assistant, request } = options;
   const own = assistant.config as RunKwargs["config"];
@@ -505,7 +516,7 @@ function toNewRun(options: {
     multitask_strategy: body.multitask_strategy,
     user_id: request.principal?.identity,
     temporary,
-    origin: toOrigin(temporary, body, assistant, request),
+    origin: { ...toOrigin(temporary, body, assistant, request), headers: options.headers },
     afterSeconds: body.after_seconds ?? 0,
     idempotency: request.idempotency,
     filter: request.threadFilter,
@@ -534,7 +545,6 @@ function toOrigin(
     ...(temporary && typeof session === "string" && { session_id: session }),
     base_url: request.baseUrl,
     traceparent: headers.get("traceparent") ?? undefined,
-    headers: toGraphHeaders(headers),
     ...(principal && { user: principal.user, permissions: principal.permissions }),
   };
 }

@@ -25,6 +25,8 @@ export interface WorkerOptions extends AttemptOptions {
   pollMs: number;
   /** How often leases are renewed, which also tells what was asked of a run meanwhile. */
   renewMs: number;
+  /** Does the work of a run where its graph finds the server that it belongs to. */
+  within: <T>(work: () => T) => T;
 }
 
 /** The right to create a run that this worker executes. */
@@ -108,12 +110,14 @@ export class Worker {
     this.#active.get(run.run_id)?.stop("lost");
     this.#active.set(run.run_id, attempt);
     this.#options.onStarted(run);
-    void attempt.execute().finally(() => {
-      if (this.#active.get(run.run_id) === attempt) this.#active.delete(run.run_id);
-      if (attempt.followed) this.#mayWait = true;
-      // A look costs a statement, and keeps slots from runs that come in meanwhile.
-      if (this.#mayWait) this.poke();
-    });
+    void this.#options
+      .within(() => attempt.execute())
+      .finally(() => {
+        if (this.#active.get(run.run_id) === attempt) this.#active.delete(run.run_id);
+        if (attempt.followed) this.#mayWait = true;
+        // A look costs a statement, and keeps slots from runs that come in meanwhile.
+        if (this.#mayWait) this.poke();
+      });
   }
 
   /** Looks for work now, or as soon as there is a slot: there may be some. */

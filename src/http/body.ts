@@ -92,9 +92,12 @@ async function readText(c: Context, maxBytes: number): Promise<string> {
   const length = c.req.header("content-length");
   if (Number(length ?? 0) > maxBytes) throw tooLarge();
   // The HTTP parser holds a client to the length it announced; without one, only counting helps.
+  // What a project's middleware has read already is kept by Hono.
   const bytes =
-    length === undefined ? await readAtMost(c.req.raw.body, maxBytes) : await c.req.arrayBuffer();
-  if (!bytes) throw tooLarge();
+    length === undefined && !c.req.raw.bodyUsed
+      ? await readAtMost(c.req.raw.body, maxBytes)
+      : await c.req.arrayBuffer();
+  if (!bytes || bytes.byteLength > maxBytes) throw tooLarge();
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {

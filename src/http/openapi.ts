@@ -3,7 +3,10 @@ import { ERRORS } from "../errors.ts";
 import type { Route } from "./route.ts";
 
 /** The OpenAPI 3.1 document of these routes, made from the schemas that validate their requests. */
-export function toOpenApi(routes: readonly Route[], info: { version: string }): object {
+export function toOpenApi(
+  routes: readonly Route[],
+  info: { version: string; mountPrefix: string },
+): object {
   const paths: Record<string, Record<string, unknown>> = {};
   for (const route of routes) {
     const path = route.path.replaceAll(/:([a-z_]+)/g, "{$1}");
@@ -18,6 +21,7 @@ export function toOpenApi(routes: readonly Route[], info: { version: string }): 
       description: "LangGraph.js graphs over the LangGraph API.",
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },
+    ...(info.mountPrefix !== "" && { servers: [{ url: info.mountPrefix }] }),
     paths,
     components: {
       schemas: {

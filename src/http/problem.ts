@@ -1,5 +1,5 @@
 import type { Context } from "hono";
-import { HTTPException } from "hono/http-exception";
+import type { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { ERRORS, ServerError, type ErrorCode } from "../errors.ts";
 import type { Logger } from "../observability/log.ts";
@@ -19,6 +19,7 @@ export interface Problem {
  * logged with its stack, and the client learns the request id to quote.
  */
 export function toProblemResponse(error: unknown, c: Context, log: Logger): Response {
+  if (isHttpException(error)) return error.getResponse();
   const requestId = (c.get("requestId") as string | undefined) ?? "unknown";
   const refusal = toRefusal(error);
   if (refusal.code === "internal") {
@@ -45,14 +46,15 @@ function isAuthRefusal({ code }: ServerError): boolean {
   return code === "unauthenticated" || code === "forbidden";
 }
 
+/** What only a project's own routes and middleware throw, with the answer they want; of any copy of Hono. */
+function isHttpException(error: unknown): error is HTTPException {
+  return (
+    error instanceof Error && "getResponse" in error && typeof error.getResponse === "function"
+  );
+}
+
 function toRefusal(error: unknown): ServerError {
   if (error instanceof ServerError) return error;
-  if (error instanceof HTTPException) {
-    const code = Object.entries(ERRORS).find(([, entry]) => entry.status === error.status)?.[0];
-    return new ServerError((code ?? "invalid_request") as ErrorCode, error.message, {
-      status: error.status,
-    });
-  }
   return new ServerError(
     "internal",
     "Internal server error. The log has more under this request id.",

@@ -41,6 +41,17 @@ export interface AskedRequest {
   body: Record<string, unknown>;
 }
 
+/** What routes are grouped by: in the document, and where a group is switched off. */
+export type RouteTag =
+  | "Assistants"
+  | "Threads"
+  | "Runs"
+  | "Crons"
+  | "Store"
+  | "MCP"
+  | "A2A"
+  | "Meta";
+
 /**
  * A route as data. The router, the validation and `/openapi.json` are made from the same description, so
  * none of them can say something else than the others.
@@ -50,7 +61,7 @@ export interface Route {
   /** In Hono's form: `/threads/:thread_id`. */
   path: string;
   summary: string;
-  tag: "Assistants" | "Threads" | "Runs" | "Crons" | "Store" | "MCP" | "A2A" | "Meta";
+  tag: RouteTag;
   /** Who may not even authenticate is not let in; who may, is asked about with this event. */
   permission: Permission;
   /**

@@ -1,7 +1,9 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { beforeAll, expect, it } from "vitest";
-import { describeDatabases } from "../support/databases.ts";
+import { pino } from "pino";
+import { beforeAll, describe, expect, it } from "vitest";
+import { as, configureAuth } from "../support/auth.ts";
+import { createTestDatabases, describeDatabases } from "../support/databases.ts";
 import { inspect, five, registryOf } from "../support/graphs.ts";
 import {
   collect,
@@ -41,11 +43,10 @@ describeDatabases("authentication", (databases) => {
     await writeFile(file, AUTH);
     server = await startServer(databases, registryOf({ inspect, five }), {
       config: {
-        auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: false },
+        auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: true },
       },
     });
   });
-  const as = (token: string) => ({ authorization: `Bearer ${token}` });
 
   it("asks everybody who they are, in JSON, with the handler's words and headers", async () => {
     for (const [method, path] of [
@@ -188,5 +189,43 @@ describeDatabases("authentication", (databases) => {
         (await database.query("SELECT user_id FROM runs WHERE thread_id = $1", [thread_id])).rows,
     );
     expect(rows).toEqual([{ user_id: "grace" }]);
+  });
+});
+
+describe("LangGraph Studio", () => {
+  const databases = createTestDatabases("postgres");
+  const studio = { "x-auth-scheme": "langsmith" };
+  async function start(disable_studio_auth: boolean): Promise<{ url: string; log: string[] }> {
+    const log: string[] = [];
+    const config = await configureAuth(`
+      auth.on("*", ({ user }) => (user.kind === "StudioUser" ? true : { owner: user.identity }));
+    `);
+    const { url } = await startServer(databases, registryOf({ inspect }), {
+      config: { auth: { ...config.auth!, disable_studio_auth } },
+      log: pino({ level: "warn" }, { write: (line: string) => void log.push(line) }),
+    });
+    return { url, log };
+  }
+
+  it("is asked like everybody else", async () => {
+    const { url, log } = await start(true);
+    expect((await request(url, "/assistants/inspect", { headers: studio })).status).toBe(401);
+    expect(log.join("")).not.toContain("Studio");
+  });
+
+  it("is let in where the configuration says so, as a user that handlers know, with a warning", async () => {
+    const { url, log } = await start(false);
+    expect((await request(url, "/assistants/inspect", { headers: studio })).status).toBe(200);
+    const headers = as("ada");
+    expect((await request(url, "/assistants/inspect", { headers })).status).toBe(404);
+    expect((await request(url, "/assistants/inspect")).status).toBe(401);
+    const answer = await request(url, "/runs/wait", {
+      json: { assistant_id: "inspect", input: {} },
+      headers: studio,
+    });
+    expect(answer.json).toMatchObject({
+      configurable: { langgraph_auth_user_id: "langgraph-studio-user" },
+    });
+    expect(log.join("")).toContain("is let in as Studio");
   });
 });

@@ -264,7 +264,7 @@ describeDatabases("crons", (databases) => {
     const file = join(dataDir, "auth.ts");
     await writeFile(file, AUTH);
     const first = await startServer(databases, registryOf({ inspect, five, feed: feed.graph }), {
-      config: { auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: false } },
+      config: { auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: true } },
     });
     const headers = { authorization: "ada", "x-secret": "s" };
     const ada = createClient(first.url, headers);

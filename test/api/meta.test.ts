@@ -130,10 +130,12 @@ describeDatabases("about the server", (databases) => {
     const page = await request(server.url, "/docs");
     expect(page.headers.get("content-type")).toMatch(/^text\/html/);
     expect(page.text).not.toMatch(/(src|href)="(https?:)?\/\//);
-    const assets = [...page.text.matchAll(/(?:src|href)="(\/[^"]+)"/g)].map(([, path]) => path!);
+    const assets = [...page.text.matchAll(/(?:src|href)="(docs\/[^"]+)"/g)].map(
+      ([, path]) => path!,
+    );
     expect(assets.length).toBeGreaterThan(1);
     for (const asset of assets) {
-      const answer = await request(server.url, asset);
+      const answer = await request(server.url, `/${asset}`);
       expect({ asset, status: answer.status }).toEqual({ asset, status: 200 });
       expect(answer.headers.get("content-type")).toMatch(/^text\/(css|javascript)/);
       expect(answer.text.length).toBeGreaterThan(10_000);

@@ -30,6 +30,8 @@ interface Attempt {
   headers?: Record<string, string>;
   /** What Eve is answered: nothing of Ada's is in it, whatever it is. */
   eve: number;
+  /** Whether the answer never ends: what comes in a while is looked at. */
+  endless?: boolean;
   /** What Ada is answered to the same request, so that it is one which would have worked. */
   ada: number;
   /** What Ada's answer shows; of what is Ada's, Eve's must show nothing. */
@@ -39,7 +41,13 @@ interface Attempt {
 const RUN = { input: { input: SECRET }, multitask_strategy: "enqueue" };
 const onPending = ({ pending }: Theirs): Record<string, string> => pending;
 
-/** One attempt at what is Ada's on every route of the server. `public` routes ask nobody. */
+/** How long an endless answer is read. */
+const WHILE_MS = 500;
+
+/**
+ * An attempt at what is Ada's on every route of the server, or several, told apart in parentheses. `public` routes
+ * ask nobody.
+ */
 const ATTEMPTS: Record<string, Attempt | "public"> = {
   "POST /assistants": {
     json: ({ assistant_id }) => ({ assistant_id, graph_id: "five", if_exists: "do_nothing" }),
@@ -153,6 +161,29 @@ const ATTEMPTS: Record<string, Attempt | "public"> = {
     eve: 404,
     ada: 200,
     shows: SECRET,
+  },
+  "POST /threads/{thread_id}/commands": {
+    json: () => ({ id: 1, method: "state.get", params: {} }),
+    eve: 200,
+    ada: 200,
+    shows: SECRET,
+  },
+  "POST /threads/{thread_id}/commands (a run)": {
+    json: () => ({
+      id: 1,
+      method: "run.start",
+      params: { assistant_id: "five", input: { input: "taken" } },
+    }),
+    eve: 200,
+    ada: 200,
+    shows: '"success"',
+  },
+  "POST /threads/{thread_id}/stream/events": {
+    json: () => ({ channels: ["values", "lifecycle"] }),
+    endless: true,
+    eve: 200,
+    ada: 200,
+    shows: "taken",
   },
   "POST /runs": {
     json: ({ assistant_id }) => ({ assistant_id, ...RUN }),
@@ -307,6 +338,12 @@ const ATTEMPTS: Record<string, Attempt | "public"> = {
   "GET /metrics": "public",
 };
 
+/** Method and path of an attempt's route. */
+function toRoute(name: string): [string, string] {
+  const [method = "", path = ""] = name.split(" ");
+  return [method, path];
+}
+
 interface Operation {
   "x-permission": string;
 }
@@ -335,7 +372,8 @@ describe("two tenants with an owner filter", () => {
   const ada = () => createClient(server.url, as("ada"));
 
   it("has an attempt for every route, and the page about authorization a line", async () => {
-    expect(Object.keys(ATTEMPTS).toSorted()).toEqual([...routes.keys()].toSorted());
+    const attempted = new Set(Object.keys(ATTEMPTS).map((name) => toRoute(name).join(" ")));
+    expect([...attempted].toSorted()).toEqual([...routes.keys()].toSorted());
     const open = [...routes].filter(([, permission]) => permission === "public");
     const unasked = Object.entries(ATTEMPTS).filter(([, attempt]) => attempt === "public");
     expect(open.map(([name]) => name).toSorted()).toEqual(unasked.map(([name]) => name).toSorted());
@@ -354,7 +392,7 @@ describe("two tenants with an owner filter", () => {
   it("asks everybody else who they are", async () => {
     for (const [name, attempt] of Object.entries(ATTEMPTS)) {
       if (attempt === "public") continue;
-      const [method = "", path = ""] = name.split(" ");
+      const [method, path] = toRoute(name);
       const answer = await request(server.url, path.replaceAll(/\{\w+\}/gu, "x"), { method });
       expect({ name, status: answer.status }).toEqual({ name, status: 401 });
     }
@@ -374,7 +412,7 @@ describe("two tenants with an owner filter", () => {
       });
       if (name.endsWith("/count")) expect({ name, text: eve.text }).toEqual({ name, text: "0" });
       // The conversation is named again where it is said that there is none.
-      if (attempt.eve === 200 && !name.includes("/a2a/")) {
+      if (attempt.eve === 200 && !/a2a|commands/u.test(name)) {
         expect({ name, text: eve.text }).toEqual({
           name,
           text: expect.not.stringMatching(toPattern(theirs)) as string,
@@ -483,23 +521,40 @@ describe("two tenants with an owner filter", () => {
     ]);
   }
 
-  function send(
+  async function send(
     name: string,
     attempt: Attempt,
     { theirs, token }: { theirs: Theirs; token: string },
   ) {
-    const [method = "", pattern = ""] = name.split(" ");
+    const [method, pattern] = toRoute(name);
     const ids: Record<string, unknown> = { ...theirs, ...attempt.params?.(theirs) };
     const path = pattern.replaceAll(/\{(\w+)\}/gu, (_, id: string) => {
       const value = ids[id];
       if (typeof value !== "string") throw new Error(`${name}: nothing for {${id}}`);
       return value;
     });
-    return request(server.url, path + (attempt.query?.(theirs) ?? ""), {
+    const init = {
       method,
       ...(attempt.json && { json: attempt.json(theirs) }),
       headers: { ...attempt.headers, ...as(token) },
+    };
+    if (!attempt.endless) {
+      return request(server.url, path + (attempt.query?.(theirs) ?? ""), init);
+    }
+    const response = await fetch(server.url + path, {
+      method,
+      headers: init.headers,
+      body: JSON.stringify(init.json),
+      signal: AbortSignal.timeout(WHILE_MS),
     });
+    let text = "";
+    const decoder = new TextDecoder();
+    try {
+      for await (const chunk of response.body ?? []) text += decoder.decode(chunk as Uint8Array);
+    } catch (error) {
+      if ((error as Error).name !== "TimeoutError") throw error;
+    }
+    return { status: response.status, text };
   }
 
   /** Every id but the key of the item, which Eve may have an item under too. */

@@ -70,7 +70,7 @@ describeDatabases("tracing through the server", (databases) => {
       registryOf({ five, chat, approval, failing, nested, gate: gate.graph }),
       {
         config: {
-          auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: false },
+          auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: true },
           langfuse: {
             enabled: true,
             publicKey: receiver.publicKey,

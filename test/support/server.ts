@@ -33,7 +33,7 @@ export function testConfig(
     host: "127.0.0.1",
     port: { value: 0, explicit: true },
     graphs: {},
-    auth: { module: undefined, disable_studio_auth: false },
+    auth: { module: undefined, disable_studio_auth: true },
     http: { cors: undefined },
     store: {},
     checkpointer: {},

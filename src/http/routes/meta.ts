@@ -70,7 +70,7 @@ export function metaRoutes(deps: MetaRouteDeps): Route[] {
   ];
 }
 
-/** Works offline: script and style come from this server. */
+/** Works offline, and wherever the API is mounted: script and style are this server's, by relative links. */
 const PAGE = `<!doctype html>
 <html lang="en">
 <head>
@@ -78,12 +78,12 @@ const PAGE = `<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Aegra API</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="stylesheet" href="docs/swagger-ui.css">
 </head>
 <body>
 <div id="ui"></div>
-<script src="/docs/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({ url: "/openapi.json", dom_id: "#ui", deepLinking: true });</script>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({ url: "openapi.json", dom_id: "#ui", deepLinking: true });</script>
 </body>
 </html>
 `;
