@@ -37,10 +37,8 @@ const NO_PARAMETERS = z.strictObject({});
 
 /** Answers a request to a route: who asks, may they, what do they ask for. */
 export async function answer(c: Context<Env>, route: Route, deps: AnswerDeps): Promise<Response> {
-  const isOpen = !deps.auth || route.permission === "public";
-  const principal = isOpen
-    ? undefined
-    : (c.get("principal") ?? (await authenticate(c, deps.auth!)));
+  if (route.socket) return answerSocket(c, route, deps);
+  const principal = await findPrincipal(c, route, deps);
   const result = await handle(c, route, { ...deps, principal }).catch((error: unknown) => {
     if (route.refuse && error instanceof ServerError) return route.refuse(error);
     throw error;

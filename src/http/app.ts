@@ -11,7 +11,6 @@ import type { ThreadStreams } from "../engine/thread-stream.ts";
 import type { ThreadStates } from "../engine/threads.ts";
 import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
-import type { Logger } from "../observability/log.ts";
 import type { AssistantRepository } from "../storage/assistants.ts";
 import type { CronRepository } from "../storage/crons.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";

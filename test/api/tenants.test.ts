@@ -1,5 +1,8 @@
+import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import { setTimeout } from "node:timers/promises";
 import { beforeAll, describe, expect, it } from "vitest";
+import { WebSocket } from "ws";
 import { as, configureAuth, OWNER_FILTER } from "../support/auth.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { five, registryOf } from "../support/graphs.ts";
@@ -30,6 +33,8 @@ interface Attempt {
   headers?: Record<string, string>;
   /** What Eve is answered: nothing of Ada's is in it, whatever it is. */
   eve: number;
+  /** Whether it is a web socket, over which each of the JSON is sent. */
+  socket?: boolean;
   /** Whether the answer never ends: what comes in a while is looked at. */
   endless?: boolean;
   /** What Ada is answered to the same request, so that it is one which would have worked. */
@@ -185,6 +190,17 @@ const ATTEMPTS: Record<string, Attempt | "public"> = {
     ada: 200,
     shows: "taken",
   },
+  "GET /threads/{thread_id}/stream/events": {
+    socket: true,
+    json: () => [
+      { id: 1, method: "state.get", params: {} },
+      { id: 2, method: "subscription.subscribe", params: { channels: ["values"] } },
+    ],
+    eve: 101,
+    ada: 101,
+    shows: SECRET,
+  },
+  "GET /threads/{thread_id}/runs/{run_id}/webhooks": { eve: 404, ada: 200 },
   "POST /runs": {
     json: ({ assistant_id }) => ({ assistant_id, ...RUN }),
     eve: 404,
@@ -391,7 +407,8 @@ describe("two tenants with an owner filter", () => {
 
   it("asks everybody else who they are", async () => {
     for (const [name, attempt] of Object.entries(ATTEMPTS)) {
-      if (attempt === "public") continue;
+      // A web socket is opened, and closed with 4401.
+      if (attempt === "public" || attempt.socket) continue;
       const [method, path] = toRoute(name);
       const answer = await request(server.url, path.replaceAll(/\{\w+\}/gu, "x"), { method });
       expect({ name, status: answer.status }).toEqual({ name, status: 401 });
@@ -538,6 +555,7 @@ describe("two tenants with an owner filter", () => {
       ...(attempt.json && { json: attempt.json(theirs) }),
       headers: { ...attempt.headers, ...as(token) },
     };
+    if (attempt.socket) return talk(path, { messages: init.json as unknown[], token });
     if (!attempt.endless) {
       return request(server.url, path + (attempt.query?.(theirs) ?? ""), init);
     }
@@ -555,6 +573,21 @@ describe("two tenants with an owner filter", () => {
       if ((error as Error).name !== "TimeoutError") throw error;
     }
     return { status: response.status, text };
+  }
+
+  /** What comes over a web socket in a while. */
+  async function talk(
+    path: string,
+    { messages, token }: { messages: unknown[]; token: string },
+  ): Promise<{ status: number; text: string }> {
+    const socket = new WebSocket(server.url.replace("http", "ws") + path, { headers: as(token) });
+    let text = "";
+    socket.on("message", (data: Buffer) => void (text += data.toString()));
+    await once(socket, "open");
+    for (const message of messages) socket.send(JSON.stringify(message));
+    await setTimeout(WHILE_MS);
+    socket.close();
+    return { status: 101, text };
   }
 
   /** Every id but the key of the item, which Eve may have an item under too. */
