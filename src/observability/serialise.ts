@@ -132,6 +132,8 @@ class Writer {
       this.cut = true;
       return this.#mark("nested too deep");
     }
+    // Telling what it is takes as long as writing an entry.
+    this.#work -= 1;
     this.#open.push(value);
     try {
       return this.#known(value, depth);
