@@ -44,7 +44,7 @@ export async function startChild(
 ): Promise<ChildServer> {
   for (let tries = 1; ; tries += 1) {
     try {
-      return await tryChild(folder, env);
+      return await tryChild(folder, env, args);
     } catch (error) {
       // Between the look for a free port and the start somebody else may have taken it.
       if (tries === 3 || !String(error).includes("is taken")) throw error;
@@ -55,6 +55,7 @@ export async function startChild(
 async function tryChild(
   folder: string,
   env: Record<string, string | undefined>,
+  args: readonly string[],
 ): Promise<ChildServer> {
   const port = await freePort();
   const { DATABASE_URL: _database, ...inherited } = process.env;
