@@ -202,10 +202,13 @@ describeDatabases("the outbox", (databases) => {
   });
 
   it("past the bytes allowed the oldest whole traces go, and are counted", async () => {
-    const { store, events } = open({
+    const { store, events, outbox } = open({
       inHand: { records: 0, bytes: 0 },
       limits: { maxBytes: 20_000 },
+      // So that it looks when it is told to.
+      leaseMs: 600_000,
     });
+    await outbox.probe();
     const traces = Array.from({ length: 50 }, newTraceId);
     for (const name of ["a", "A"]) {
       for (const [index, traceId] of traces.entries()) {
@@ -213,7 +216,8 @@ describeDatabases("the outbox", (databases) => {
         if (index % 5 === 0) await store.recorded();
       }
     }
-    await until(() => store.counts.dropped > 0);
+    await store.recorded();
+    await outbox.probe();
     const names = await takeAll(store);
     expect(store.counts.dropped).toBe(100 - names.length);
     expect(names.length).toBeGreaterThan(30);
