@@ -11,11 +11,11 @@ import { Feedback } from "./engine/feedback.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
 import { createChooseHeaders } from "./engine/run-config.ts";
 import { createRunCheckpoints } from "./engine/run-checkpoints.ts";
-import { RunWatch } from "./engine/run-watch.ts";
+import { createRunWatch } from "./engine/run-watch.ts";
 import { RunEngine, systemAssistantId } from "./engine/runs.ts";
 import { Sweeper } from "./engine/sweeper.ts";
 import { ThreadStreams } from "./engine/thread-stream.ts";
-import { ThreadWatch } from "./engine/thread-watch.ts";
+import { Watch } from "./engine/watch.ts";
 import { ThreadStates } from "./engine/threads.ts";
 import { Webhooks } from "./engine/webhooks.ts";
 import { Worker } from "./engine/worker.ts";
@@ -159,7 +159,7 @@ async function compose(
   // PGlite has one process at a time.
   const alone = database.kind === "pglite";
   const pace = database.listens ? PACE.hinted : PACE.unhinted;
-  const watch = new RunWatch({
+  const watch = createRunWatch({
     states: (runIds) => runEvents.states(runIds),
     ask: (runId) => mailbox.send({ kind: "follow", run_id: runId, log: true }),
     pollMs: pace.watchMs,
@@ -182,8 +182,8 @@ async function compose(
     observer,
     secret: await sharedSecret(database, "feedback_links"),
   });
-  const threadWatch = new ThreadWatch({
-    positions: (threadIds) => threads.streamPositions(threadIds),
+  const threadWatch = new Watch({
+    marks: (threadIds) => threads.streamMarks(threadIds),
     pollMs: pace.watchMs,
     log,
   });
@@ -212,7 +212,7 @@ async function compose(
     observer,
     feedback,
     onStarted(run) {
-      threadWatch.hint(run.thread_id);
+      threadWatch.hint([run.thread_id]);
       // Others find a run of the first API by looking; one that a page waits for is worth a statement.
       if (run.kwargs.protocol) mailbox.send({ kind: "thread", thread_id: run.thread_id });
     },
@@ -230,7 +230,7 @@ async function compose(
     onMessage(message) {
       if (message.kind === "run") worker.poke();
       else if (message.kind === "cancel") worker.stop(message.run_id, message.action);
-      else if (message.kind === "thread") threadWatch.hint(message.thread_id);
+      else if (message.kind === "thread") threadWatch.hint([message.thread_id]);
       else if (message.kind === "changed") watch.hint(message.run_ids);
       else {
         events.follow(message.run_id);
@@ -276,8 +276,7 @@ async function compose(
     runs,
     engine,
     watch: threadWatch,
-    lastPosition: async (threadId) =>
-      (await threads.streamPositions([threadId])).get(threadId) ?? 0,
+    threads,
   });
   const { retentionMs: eventsMs } = config.events ?? EVENTS;
   const sweeper = new Sweeper({ runs, events: runEvents, eventsMs, log });

@@ -112,9 +112,7 @@ export class Commands {
   /** The place in the thread's stream up to which everything was told before the run; 0 if nothing was. */
   async #toldBefore(threadId: string, run: RunRecord | undefined): Promise<number> {
     const position =
-      run?.stream_position ??
-      (await this.#options.threads.streamPositions([threadId])).get(threadId) ??
-      0;
+      run?.stream_position ?? (await this.#options.threads.lastStreamPosition(threadId));
     return Math.max(0, placeBefore(position));
   }
 }

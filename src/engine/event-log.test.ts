@@ -3,7 +3,7 @@ import { createLogger } from "../observability/log.ts";
 import type { RunEvent, RunStatus } from "../protocol/runs.ts";
 import type { LeasedEvents, LogPage, LogState, RunEventRepository } from "../storage/run-events.ts";
 import { EventLog, type TailEnd } from "./event-log.ts";
-import { RunWatch } from "./run-watch.ts";
+import { createRunWatch } from "./run-watch.ts";
 
 interface Row {
   status: RunStatus;
@@ -85,7 +85,7 @@ function setUp(repository = new RowsInMemory()) {
   const asked: string[] = [];
   const announced: string[] = [];
   const log = createLogger({ level: "silent", pretty: false });
-  const watch = new RunWatch({
+  const watch = createRunWatch({
     states: (runIds) => repository.states(runIds),
     ask: () => {},
     pollMs: 5,

@@ -6,7 +6,7 @@ import type { Lease } from "../storage/run-queue.ts";
 import { EventCommitter, createOutbox, type Outbox } from "./event-committer.ts";
 import { isTerminal } from "./run-status.ts";
 import { RunStream, firstIdOf } from "./run-stream.ts";
-import type { RunWatch } from "./run-watch.ts";
+import type { Watch } from "./watch.ts";
 import type { StreamPart } from "./stream-modes.ts";
 
 /*
@@ -53,7 +53,7 @@ export type TailEnd =
 export interface EventLogOptions {
   repository: RunEventRepository;
   serialise: (value: unknown) => string;
-  watch: RunWatch;
+  watch: Watch;
   /** Asks whoever executes the run to write its events, and to tell of them. */
   askToLog: (runId: string) => void;
   /** Tells the other processes that there is news of the run. */

@@ -16,11 +16,12 @@ import type { PublicError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
 import type { Message } from "./mailbox.ts";
+import { toModeEvents } from "./mode-events.ts";
 import { placeTrace } from "./observed-run.ts";
 import type { ChooseHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
 import { firstIdOf } from "./run-stream.ts";
-import type { RunWatch } from "./run-watch.ts";
+import type { Watch } from "./watch.ts";
 import type { Webhooks } from "./webhooks.ts";
 import type { Worker } from "./worker.ts";
 
@@ -87,7 +88,7 @@ export interface RunEngineOptions {
   graphs: () => GraphRegistry;
   /** The headers of a request that its run's graph is told. */
   chooseHeaders: ChooseHeaders;
-  watch: RunWatch;
+  watch: Watch;
   /** Tells the other processes. */
   notify: (message: Message) => void;
   /** No other process has this database. */
@@ -297,7 +298,7 @@ export class RunEngine {
     after: number,
     signal?: AbortSignal,
   ): AsyncGenerator<RunEvent[], void, void> {
-    const { kind, cursor } = yield* this.#follow(run, after, signal);
+    const { kind, cursor } = yield* toModeBatches(run, this.#follow(run, after, signal));
     const ended =
       kind === "expired" ? await this.#options.runs.get(run.run_id, undefined) : undefined;
     if (ended) yield toClosingEvents(ended, cursor);
@@ -578,6 +579,20 @@ function toContext(own: unknown, asked: unknown): unknown {
 function toAnswer(run: { output: unknown; error?: PublicError | null | undefined }): RunAnswer {
   if (run.error) return { __error__: run.error };
   return (run.output as Record<string, unknown> | null | undefined) ?? {};
+}
+
+/** What readers of the first API get of a run, whichever events it tells. */
+async function* toModeBatches<End>(
+  run: RunRecord,
+  batches: AsyncGenerator<RunEvent[], End, void>,
+): AsyncGenerator<RunEvent[], End, void> {
+  if (run.kwargs.protocol !== "v2") return yield* batches;
+  for (;;) {
+    const { done, value } = await batches.next();
+    if (done) return value;
+    const events = toModeEvents(value);
+    if (events.length > 0) yield events;
+  }
 }
 
 /** How a run ended, for a reader that comes after its events are gone. */

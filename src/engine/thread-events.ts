@@ -21,6 +21,7 @@ const INTERRUPT_ID = /^[0-9a-f]{32}$/;
  * run itself, whichever API it was started by.
  */
 export function toThreadEvents(piece: ThreadPiece, serialise: Serialise): ThreadEvent[] {
+  if (piece.kind === "quiet") return [];
   const { run } = piece;
   if (piece.kind === "started") return started(run, serialise);
   if (piece.kind === "ended") return ended(piece, serialise);

@@ -1,9 +1,10 @@
 import type { Filter } from "../protocol/filters.ts";
 import type { RunEvent } from "../protocol/runs.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import type { ThreadRepository } from "../storage/threads.ts";
 import type { RunEngine } from "./runs.ts";
 import { isTerminal } from "./run-status.ts";
-import { unlessAborted, type ThreadWatch } from "./thread-watch.ts";
+import type { Watch } from "./watch.ts";
 
 /*
  * The stream of a thread is the events of its runs, one run after another, in the order they started. A place in
@@ -54,14 +55,16 @@ export type ThreadPiece =
    * The run has ended; `last` is how, `undefined` if it was deleted. `found`: its events were told, so that its
    * row has nothing to add to them.
    */
-  | { kind: "ended"; run: RunRecord; last: RunRecord | undefined; found: boolean };
+  | { kind: "ended"; run: RunRecord; last: RunRecord | undefined; found: boolean }
+  /** All there is was told. Comes again whenever something may have happened that was no run. */
+  | { kind: "quiet" };
 
 export interface ThreadStreamsOptions {
   runs: RunRepository;
   engine: RunEngine;
-  watch: ThreadWatch;
-  /** The last place in a thread's stream that a run has; 0 if there is none. */
-  lastPosition: (threadId: string) => Promise<number>;
+  threads: ThreadRepository;
+  /** Of threads, by their marks. */
+  watch: Watch;
 }
 
 /** The streams of threads, for any number of readers, in whichever process the runs are executed. */
@@ -70,6 +73,14 @@ export class ThreadStreams {
 
   constructor(options: ThreadStreamsOptions) {
     this.#options = options;
+  }
+
+  /** The place from which on a reader gets the active run from its start, and what comes after. */
+  async now(threadId: string): Promise<number> {
+    const { runs, threads } = this.#options;
+    const last = await threads.lastStreamPosition(threadId);
+    const running = (await runs.active(threadId)).find(({ status }) => status === "running");
+    return Math.max(0, placeBefore(running?.stream_position ?? last + 1));
   }
 
   /**
@@ -83,21 +94,23 @@ export class ThreadStreams {
     reader: { after: number; filter: Filter | undefined; signal: AbortSignal },
   ): AsyncGenerator<ThreadPiece, void, void> {
     const { after, filter, signal } = reader;
-    const { runs, watch, lastPosition } = this.#options;
+    const { runs, threads, watch } = this.#options;
     const watched = watch.watch(threadId);
     const begun = Math.floor(after / RUN_SPAN);
     const offset = after % RUN_SPAN;
     // A run that ended while this reader was away is told of, one from before its time is not.
-    const past = after > 0 ? 0 : await lastPosition(threadId);
+    const past = after > 0 ? 0 : await threads.lastStreamPosition(threadId);
     let position = offset === ENDED ? begun : begun - 1;
     try {
       while (!signal.aborted) {
-        // Taken before looking, so that a run that starts between the look and the wait is not slept through.
-        const sign = watched.next();
-        const run = await runs.nextInStream(threadId, position, filter);
+        let run = await runs.nextInStream(threadId, position, filter);
         if (!run) {
-          await unlessAborted(sign, signal);
-          continue;
+          yield { kind: "quiet" };
+          // Taken before looking, so that a run that starts between the look and the wait is not slept through.
+          const changed = watched.changed(signal);
+          run = await runs.nextInStream(threadId, position, filter);
+          if (!run) await changed;
+          if (!run) continue;
         }
         position = run.stream_position ?? position;
         yield* this.#run(run, {

@@ -1,5 +1,13 @@
 import { z } from "zod";
-import { Checkpoint, MAX_NAME_LENGTH, Metadata, SortOrder, Uuid, page } from "./common.ts";
+import {
+  Checkpoint,
+  MAX_NAME_LENGTH,
+  Metadata,
+  QueryList,
+  SortOrder,
+  Uuid,
+  page,
+} from "./common.ts";
 import { Command } from "./runs.ts";
 
 export const ThreadStatus = z.enum(["idle", "busy", "interrupted", "error"]);
@@ -185,3 +193,11 @@ export interface StateCheckpoint {
   checkpoint_ns: string;
   checkpoint_map: Record<string, unknown> | null;
 }
+
+/** What a client that joins a thread wants to hear of. */
+export const ThreadStreamMode = z.enum(["run_modes", "lifecycle", "state_update"]);
+export type ThreadStreamMode = z.infer<typeof ThreadStreamMode>;
+
+export const ThreadStreamQuery = z.strictObject({
+  stream_mode: QueryList.pipe(z.array(ThreadStreamMode)).default(["run_modes"]),
+});

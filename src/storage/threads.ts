@@ -33,8 +33,10 @@ export interface ThreadRepository {
     filter: Filter | undefined,
   ): Promise<{ threads: Thread[]; total: number }>;
   count(search: ThreadFilter, filter: Filter | undefined): Promise<number>;
-  /** The last place that a run has in the stream of each of these threads; no entry for an unknown thread. */
-  streamPositions(threadIds: readonly string[]): Promise<Map<string, number>>;
+  /** The last position that a run has in the thread's stream; 0 if there is none. */
+  lastStreamPosition(threadId: string): Promise<number>;
+  /** A text for each of these threads that is another one when a run has started, or the state was written. */
+  streamMarks(threadIds: readonly string[]): Promise<Map<string, string>>;
 }
 
 /**
@@ -161,12 +163,21 @@ export function createThreadRepository(database: Database): ThreadRepository {
       return rows[0]?.count ?? 0;
     },
 
-    async streamPositions(threadIds) {
-      const { rows } = await database.query<{ thread_id: string; position: number }>(
-        "SELECT thread_id, last_stream_position AS position FROM threads WHERE thread_id = ANY($1::uuid[])",
+    async lastStreamPosition(threadId) {
+      const { rows } = await database.query<{ position: number }>(
+        "SELECT last_stream_position AS position FROM threads WHERE thread_id = $1",
+        [threadId],
+      );
+      return rows[0]?.position ?? 0;
+    },
+
+    async streamMarks(threadIds) {
+      const { rows } = await database.query<{ thread_id: string; mark: string }>(
+        `SELECT thread_id, concat(last_stream_position, ' ', state_updated_at) AS mark
+         FROM threads WHERE thread_id = ANY($1::uuid[])`,
         [threadIds],
       );
-      return new Map(rows.map((row) => [row.thread_id, row.position]));
+      return new Map(rows.map((row) => [row.thread_id, row.mark]));
     },
   };
 }

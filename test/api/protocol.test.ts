@@ -1,4 +1,3 @@
-import type { Event } from "@langchain/protocol";
 import type { Client } from "@langchain/langgraph-sdk";
 import { WebSocket } from "ws";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -16,6 +15,7 @@ import {
 } from "../support/graphs.ts";
 import { calculator, channels } from "../support/protocol-graphs.ts";
 import { collect, startServer, type TestServer } from "../support/server.ts";
+import { brief } from "../support/thread-stream.ts";
 
 type Transport = "sse" | "websocket";
 type ThreadStream = ReturnType<Client["threads"]["stream"]>;
@@ -29,14 +29,6 @@ const CHANNELS = [
   "input",
   "custom",
 ] as const;
-
-/** The short form of an event: what kind it is, and where in the tree of graphs. */
-function brief({ method, params }: Event): string {
-  const data = params.data as { event?: string };
-  const place = params.namespace.map((segment) => segment.split(":", 1)[0]).join("/");
-  const kind = method === "lifecycle" || method === "tools" ? `${data.event}` : method;
-  return place === "" ? kind : `${kind}@${place}`;
-}
 
 describeDatabases("the v2 protocol", (databases) => {
   const feed = createFeed();
