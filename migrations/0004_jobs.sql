@@ -48,3 +48,13 @@ CREATE TABLE webhook_deliveries (
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (next_attempt_at) WHERE status = 'waiting';
 CREATE INDEX webhook_deliveries_run ON webhook_deliveries (run_id);
 CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (ended_at) WHERE ended_at IS NOT NULL;
+
+-- How long a thread is kept after its last use, which is `updated_at`, and what then goes: all of it, or its
+-- history. NULL: for ever.
+ALTER TABLE threads ADD COLUMN ttl_minutes double precision CHECK (ttl_minutes > 0);
+ALTER TABLE threads ADD COLUMN ttl_strategy text NOT NULL DEFAULT 'delete'
+  CHECK (ttl_strategy IN ('delete', 'keep_latest'));
+-- When its history went; until it is used again there is nothing more to do.
+ALTER TABLE threads ADD COLUMN pruned_at timestamptz;
+CREATE INDEX threads_ttl ON threads (updated_at)
+  WHERE ttl_minutes IS NOT NULL AND (pruned_at IS NULL OR pruned_at < updated_at);

@@ -35,6 +35,7 @@ import { within } from "./observability/delivery/within.ts";
 import type { Logger } from "./observability/log.ts";
 import { createMetrics } from "./observability/metrics.ts";
 import type { Observer } from "./observability/observer.ts";
+import type { ThreadTtl } from "./protocol/threads.ts";
 import { createAssistantRepository, type AssistantRepository } from "./storage/assistants.ts";
 import { openCheckpoints } from "./storage/checkpoints.ts";
 import { createCronRepository } from "./storage/crons.ts";
@@ -48,6 +49,7 @@ import { createRunRepository, type RunRecord } from "./storage/runs.ts";
 import { sharedSecret } from "./storage/secrets.ts";
 import { openStore, type StoreOptions } from "./storage/store.ts";
 import { createThreadStateRepository } from "./storage/thread-state.ts";
+import { createThreadTtlRepository } from "./storage/thread-ttl.ts";
 import { createThreadRepository } from "./storage/threads.ts";
 import { createTraceOutbox, type TraceOutbox } from "./storage/trace-outbox.ts";
 import { createWebhookRepository } from "./storage/webhooks.ts";
@@ -135,7 +137,9 @@ async function compose(
 
   const assistants = createAssistantRepository(database);
   await registerSystemAssistants(assistants, graphs);
-  const threads = createThreadRepository(database);
+  const defaultTtl = toDefaultTtl(config.checkpointer);
+  const threads = createThreadRepository(database, { defaultTtl });
+  const ttls = createThreadTtlRepository(database);
   const runs = createRunRepository(database);
   const queue = createRunQueue(database);
   const metrics = createMetrics({
@@ -269,7 +273,7 @@ async function compose(
     graphs: () => graphs,
     runs: engine,
   });
-  const cronRows = createCronRepository(database);
+  const cronRows = createCronRepository(database, { defaultTtl });
   const crons = new Crons({ crons: cronRows, runs: engine, webhooks, log });
   closers.push(() => crons.close());
   const streams = new ThreadStreams({
@@ -278,8 +282,16 @@ async function compose(
     watch: threadWatch,
     threads,
   });
-  const { retentionMs: eventsMs } = config.events ?? EVENTS;
-  const sweeper = new Sweeper({ runs, events: runEvents, eventsMs, log });
+  const sweeper = new Sweeper({
+    runs,
+    events: runEvents,
+    eventsMs: (config.events ?? EVENTS).retentionMs,
+    webhooks: webhookRows,
+    ttls,
+    threadSweepMs: (config.checkpointer.ttl?.sweep_interval_minutes ?? 5) * 60_000,
+    threadSweepLimit: config.checkpointer.ttl?.sweep_limit ?? 1_000,
+    log,
+  });
   closers.push(() => sweeper.close());
 
   let closing: Promise<void> | undefined;
@@ -288,6 +300,7 @@ async function compose(
   const app = createApp({
     assistants,
     threads,
+    ttls,
     runs,
     engine,
     crons,
@@ -458,6 +471,12 @@ function withoutOwnLangfuse(registry: GraphRegistry, observer: Observer, log: Lo
         `Graph "${graph}" has a Langfuse handler of its own, which is left out: its runs are traced by this server.`,
       ),
   });
+}
+
+/** How long threads are kept that say nothing of it. */
+function toDefaultTtl({ ttl }: Config["checkpointer"]): ThreadTtl | undefined {
+  if (!ttl?.default_ttl) return undefined;
+  return { ttl: ttl.default_ttl, strategy: ttl.strategy ?? "delete" };
 }
 
 /** The store's options, with the function that makes its vectors. */

@@ -108,7 +108,7 @@ describe("the config file", () => {
       graphs: { a: { path: "./a.ts:graph", colour: "red" } },
       http: { app: "./app.ts:app", cors: { allow_origins: ["https://a.example"], foo: 1 } },
       store: { index: { dims: 3, embed: "openai:x" } },
-      checkpointer: { ttl: { default_ttl: 5 } },
+      checkpointer: { ttl: { strategy: "delete" } },
       ui: { a: "./ui.tsx" },
       grpahs: {},
     });
@@ -120,7 +120,7 @@ describe("the config file", () => {
         `${path}: "graphs.a.colour" is not a known option and has no effect`,
         `${path}: "http.cors.foo" is not a known option and has no effect`,
         `${path}: "ui" has no effect: generative UI bundles are not supported yet`,
-        `${path}: "checkpointer.ttl" has no effect: checkpoints do not expire yet`,
+        `${path}: "checkpointer.ttl.strategy" has no effect without "checkpointer.ttl.default_ttl"`,
       ].toSorted(),
     );
     expect(config.http.cors).toEqual({ allow_origins: ["https://a.example"] });

@@ -76,7 +76,7 @@ const checkpointerSchema = z.strictObject({
   ttl: z
     .strictObject({
       strategy: z.enum(["delete", "keep_latest"]).optional(),
-      default_ttl: z.number().min(0).optional(),
+      default_ttl: z.number().positive().optional(),
       sweep_interval_minutes: z.number().positive().optional(),
       sweep_limit: z.int().min(1).optional(),
     })

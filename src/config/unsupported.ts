@@ -26,11 +26,6 @@ const NOT_SUPPORTED: Record<string, string> = {
   ui_config: "generative UI bundles are not supported yet",
 };
 
-/** Keys that are read and checked, but not acted on yet. */
-const NOT_YET: Record<string, string> = {
-  "checkpointer.ttl": "checkpoints do not expire yet",
-};
-
 /**
  * The sentence to warn with about a key the schema does not know; `undefined` for one that has no meaning
  * here. `key` is the dotted path, such as `http.app`.
@@ -46,8 +41,12 @@ export function describeUnreadKey(key: string): string | undefined {
 /** Warnings about keys that are valid and present, but without effect in this version. */
 export function describeIneffective(file: Record<string, unknown>): string[] {
   const warnings: string[] = [];
-  for (const [key, reason] of Object.entries(NOT_YET)) {
-    if (hasPath(file, key)) warnings.push(`"${key}" has no effect: ${reason}`);
+  const checkpointer = file["checkpointer"];
+  const ttl = isRecord(checkpointer) ? checkpointer["ttl"] : undefined;
+  if (isRecord(ttl) && ttl["strategy"] !== undefined && ttl["default_ttl"] === undefined) {
+    warnings.push(
+      '"checkpointer.ttl.strategy" has no effect without "checkpointer.ttl.default_ttl"',
+    );
   }
   const wanted = Number(file["node_version"]);
   const running = Number(process.versions.node.split(".")[0]);
@@ -57,15 +56,6 @@ export function describeIneffective(file: Record<string, unknown>): string[] {
     );
   }
   return warnings;
-}
-
-function hasPath(value: unknown, path: string): boolean {
-  let current = value;
-  for (const part of path.split(".")) {
-    if (!isRecord(current) || current[part] === undefined) return false;
-    current = current[part];
-  }
-  return true;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -15,6 +15,7 @@ import type { AssistantRepository } from "../storage/assistants.ts";
 import type { CronRepository } from "../storage/crons.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { DatabaseStore } from "../storage/store.ts";
+import type { ThreadTtlRepository } from "../storage/thread-ttl.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { WebhookRepository } from "../storage/webhooks.ts";
 import { answer, type AnswerDeps, type Env } from "./answer.ts";
@@ -44,6 +45,7 @@ import { webhookRoutes } from "./routes/webhooks.ts";
 export interface AppDeps extends AnswerDeps {
   assistants: AssistantRepository;
   threads: ThreadRepository;
+  ttls: ThreadTtlRepository;
   runs: RunRepository;
   engine: RunEngine;
   crons: Crons;
@@ -76,7 +78,7 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 export function createApp(deps: AppDeps): Hono<Env> {
   const all: Route[] = [
     ...assistantRoutes({ ...deps, runs: deps.engine }),
-    ...threadRoutes({ threads: deps.threads, states: deps.states }),
+    ...threadRoutes(deps),
     ...runRoutes(deps),
     ...runBatchRoutes(deps),
     ...cronRoutes(deps),

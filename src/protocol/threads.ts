@@ -13,6 +13,33 @@ import { Command } from "./runs.ts";
 export const ThreadStatus = z.enum(["idle", "busy", "interrupted", "error"]);
 export type ThreadStatus = z.infer<typeof ThreadStatus>;
 
+/** What goes when a thread is pruned or has expired: all of it, or its history but for the latest state. */
+export const PruneStrategy = z.enum(["delete", "keep_latest"]);
+export type PruneStrategy = z.infer<typeof PruneStrategy>;
+
+/** Minutes. A hundred years are for ever. */
+const TtlMinutes = z
+  .number()
+  .positive("must be more than 0 minutes")
+  .max(100 * 366 * 24 * 60);
+
+/** How long a thread is kept after its last use: minutes, alone or with what then goes. */
+export const ThreadTtl = z
+  .union([
+    TtlMinutes,
+    z.strictObject({ ttl: TtlMinutes, strategy: PruneStrategy.default("delete") }),
+  ])
+  .transform((ttl) => (typeof ttl === "number" ? { ttl, strategy: "delete" as const } : ttl));
+export type ThreadTtl = z.infer<typeof ThreadTtl>;
+
+/** When a thread expires. Each use of it moves the time on. */
+export const ThreadExpiry = z.object({
+  strategy: PruneStrategy,
+  ttl_minutes: z.number(),
+  expires_at: z.date(),
+});
+export type ThreadExpiry = z.infer<typeof ThreadExpiry>;
+
 export const Thread = z.object({
   thread_id: Uuid,
   created_at: z.date(),
@@ -27,6 +54,8 @@ export const Thread = z.object({
   error: z.unknown(),
   /** What a search was asked to extract. */
   extracted: z.record(z.string(), z.unknown()).optional(),
+  /** Where it was asked for, and the thread has one. */
+  ttl: ThreadExpiry.optional(),
 });
 export type Thread = z.infer<typeof Thread>;
 
@@ -50,16 +79,16 @@ export const ThreadCreate = z.strictObject({
   if_exists: z.enum(["raise", "do_nothing"]).default("raise"),
   /** The new thread's history, step by step; needs `metadata.graph_id`. */
   supersteps: z.array(Superstep).max(1000).optional(),
+  ttl: ThreadTtl.optional(),
 });
 export type ThreadCreate = z.infer<typeof ThreadCreate>;
 
 export const ThreadPatch = z.strictObject({
   metadata: Metadata.optional(),
+  /** Null keeps the thread for ever. */
+  ttl: ThreadTtl.nullable().optional(),
 });
 export type ThreadPatch = z.infer<typeof ThreadPatch>;
-
-export const PruneStrategy = z.enum(["delete", "keep_latest"]);
-export type PruneStrategy = z.infer<typeof PruneStrategy>;
 
 /** Threads to delete, or whose history to delete but for the latest state. */
 export const ThreadPrune = z.strictObject({
@@ -80,6 +109,11 @@ export const THREAD_FIELDS = [
   "interrupts",
   "error",
 ] as const;
+
+/** What a thread is shown with. */
+export const ThreadGetQuery = z.strictObject({
+  include: QueryList.pipe(z.array(z.enum(["ttl"]))).optional(),
+});
 
 export const ThreadFilter = z.strictObject({
   metadata: Metadata.optional(),

@@ -1,6 +1,7 @@
 import type { Metadata } from "../protocol/common.ts";
 import type { Cron, CronFilter, CronSearch } from "../protocol/crons.ts";
 import type { Filter } from "../protocol/filters.ts";
+import type { ThreadTtl } from "../protocol/threads.ts";
 import { Conditions, toContained } from "./conditions.ts";
 import type { Database, Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
@@ -90,7 +91,11 @@ const PUBLIC_COLUMNS = `cron_id, assistant_id, thread_id, schedule, timezone, en
 const COLUMNS = `${PUBLIC_COLUMNS}, origin`;
 const FOREIGN_KEY_VIOLATION = "23503";
 
-export function createCronRepository(database: Database): CronRepository {
+/** `defaultTtl` is for the threads that crons create. */
+export function createCronRepository(
+  database: Database,
+  { defaultTtl }: { defaultTtl?: ThreadTtl | undefined } = {},
+): CronRepository {
   const where = (search: CronFilter, filter: Filter | undefined): Conditions => {
     const conditions = new Conditions().addFilter(filter);
     const { assistant_id, thread_id, enabled, metadata } = search;
@@ -200,13 +205,18 @@ export function createCronRepository(database: Database): CronRepository {
 
     fire: ({ cron_id, due, next, run, newThread }) =>
       database.transaction(async (tx) => {
+        // Before the cron's own row, as whoever deletes the thread does: both together would wait for ever.
+        await tx.query("SELECT 1 FROM threads WHERE thread_id = $1 FOR UPDATE", [run.thread_id]);
         const { rowCount } = await tx.query(
           `UPDATE crons SET next_run_date = $3, claimed_until = NULL
            WHERE cron_id = $1 AND enabled AND next_run_date = $2::timestamptz`,
           [cron_id, due, next],
         );
         if (rowCount === 0) return { kind: "elsewhere" } as const;
-        if (newThread) await insertThread(tx, { threadId: run.thread_id, metadata: newThread });
+        if (newThread) {
+          const threadId = run.thread_id;
+          await insertThread(tx, { threadId, metadata: newThread, ttl: defaultTtl });
+        }
         return createRunRepository(tx).create(run);
       }),
   };

@@ -49,8 +49,8 @@ export interface RunEventRepository {
   want(runId: string): Promise<boolean>;
   /** Deletes a run's events up to and with this one. */
   trim(runId: string, lastId: number): Promise<void>;
-  /** Deletes the events of runs that ended before now minus `olderThanMs`. */
-  sweep(olderThanMs: number): Promise<number>;
+  /** Deletes the events of up to `limit` runs that ended before now minus `olderThanMs`; gives how many runs. */
+  sweep(olderThanMs: number, limit: number): Promise<number>;
 }
 
 /** What is read at once: rows, and characters, of which one more event may follow. */
@@ -127,13 +127,9 @@ export function createRunEventRepository(database: Queryable): RunEventRepositor
       ]);
     },
 
-    async sweep(olderThanMs) {
-      const { rowCount } = await database.query(
-        `DELETE FROM run_events e USING runs r
-         WHERE r.run_id = e.run_id AND r.ended_at < now() - $1 * interval '1 millisecond'`,
-        [olderThanMs],
-      );
-      return rowCount;
+    async sweep(olderThanMs, limit) {
+      const { rows } = await database.query<{ runs: number }>(SWEEP, [olderThanMs, limit]);
+      return rows[0]?.runs ?? 0;
     },
   };
 }
@@ -162,3 +158,19 @@ const READ = `
     ) sized WHERE ahead < $4::bigint
   ) e ON true
   WHERE r.run_id = $1 ORDER BY e.id`;
+
+// The runs that have events, found by stepping from one to the next: there are many events to a run.
+const SWEEP = `
+  WITH RECURSIVE logged AS (
+    (SELECT run_id FROM run_events ORDER BY run_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.run_id FROM run_events e WHERE e.run_id > logged.run_id ORDER BY e.run_id LIMIT 1)
+    FROM logged WHERE logged.run_id IS NOT NULL
+  ), old AS (
+    SELECT r.run_id FROM runs r
+    WHERE r.run_id IN (SELECT run_id FROM logged) AND r.ended_at < now() - $1::float8 * interval '1 millisecond'
+    LIMIT $2 FOR UPDATE OF r SKIP LOCKED
+  ), gone AS (
+    DELETE FROM run_events e USING old WHERE e.run_id = old.run_id
+  )
+  SELECT count(*)::int AS runs FROM old`;

@@ -163,8 +163,8 @@ export interface RunRepository {
   lastInStream(threadId: string): Promise<RunRecord | undefined>;
   /** Deletes a run that has ended; false if it is active or absent. */
   delete(runId: string): Promise<boolean>;
-  /** Deletes finished runs without a thread that ended before now minus `olderThanMs`. */
-  sweepTemporary(olderThanMs: number): Promise<number>;
+  /** Deletes up to `limit` finished runs without a thread that ended before now minus `olderThanMs`. */
+  sweepTemporary(olderThanMs: number, limit: number): Promise<number>;
 }
 
 function passing(filter: Filter | undefined): Conditions {
@@ -305,10 +305,13 @@ export function createRunRepository(database: Queryable): RunRepository {
       return rowCount > 0;
     },
 
-    async sweepTemporary(olderThanMs) {
+    async sweepTemporary(olderThanMs, limit) {
       const { rowCount } = await database.query(
-        `DELETE FROM runs WHERE temporary AND ended_at < now() - $1 * interval '1 millisecond'`,
-        [olderThanMs],
+        `DELETE FROM runs WHERE run_id IN (
+           SELECT run_id FROM runs
+           WHERE temporary AND ended_at < now() - $1::float8 * interval '1 millisecond'
+           LIMIT $2 FOR UPDATE SKIP LOCKED)`,
+        [olderThanMs, limit],
       );
       return rowCount;
     },

@@ -149,9 +149,10 @@ const COPY = `
   ${COPY_CHECKPOINTS},
   copy AS (
     INSERT INTO threads
-      (thread_id, status, resting_status, metadata, config, values, interrupts, error, state_updated_at, writer)
+      (thread_id, status, resting_status, metadata, config, values, interrupts, error, state_updated_at, writer,
+        ttl_minutes, ttl_strategy)
     SELECT $2::uuid, resting_status, resting_status, $3::jsonb, config, values, interrupts, error,
-      state_updated_at, $2::uuid
+      state_updated_at, $2::uuid, ttl_minutes, ttl_strategy
     FROM original RETURNING ${THREAD_COLUMNS}
   )
   SELECT copy.*, original.active_runs > 0 AS active FROM copy, original`;

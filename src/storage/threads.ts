@@ -1,4 +1,4 @@
-import type { Thread, ThreadFilter, ThreadSearch } from "../protocol/threads.ts";
+import type { Thread, ThreadFilter, ThreadSearch, ThreadTtl } from "../protocol/threads.ts";
 import type { Filter } from "../protocol/filters.ts";
 import { Conditions, toContained } from "./conditions.ts";
 import type { Database, Queryable } from "./database.ts";
@@ -15,13 +15,19 @@ const DELETE_TRIES = 5;
  * is as good as absent.
  */
 export interface ThreadRepository {
-  /** Creates it; `undefined` if one with this id exists already. */
-  create(threadId: string, metadata: unknown): Promise<Thread | undefined>;
+  /**
+   * Creates it; `undefined` if one with this id exists already. Without a `ttl` it has the one that is
+   * configured for all.
+   */
+  create(threadId: string, metadata: unknown, ttl?: ThreadTtl): Promise<Thread | undefined>;
   get(threadId: string, filter: Filter | undefined): Promise<Thread | undefined>;
-  /** Merges into the metadata; `undefined` if there is no such thread. */
+  /**
+   * Merges into the metadata, and sets how long the thread is kept (null: for ever); `undefined` if there is no
+   * such thread.
+   */
   patch(
     threadId: string,
-    metadata: unknown,
+    change: { metadata?: unknown; ttl?: ThreadTtl | null | undefined },
     filter: Filter | undefined,
   ): Promise<Thread | undefined>;
   /** Deletes the thread with its runs, events and checkpoints; false if there is no such thread. */
@@ -39,6 +45,15 @@ export interface ThreadRepository {
   streamMarks(threadIds: readonly string[]): Promise<Map<string, string>>;
 }
 
+/** Deletes the threads `$1`, whose rows are locked, with everything on them. */
+export const DELETE_THREADS = `
+  WITH gone AS (DELETE FROM threads WHERE thread_id = ANY($1::uuid[]) RETURNING thread_id::text),
+    runs_gone AS (DELETE FROM runs r USING gone WHERE r.thread_id = gone.thread_id::uuid),
+    checkpoints_gone AS (DELETE FROM checkpoints c USING gone WHERE c.thread_id = gone.thread_id),
+    blobs_gone AS (DELETE FROM checkpoint_blobs b USING gone WHERE b.thread_id = gone.thread_id),
+    writes_gone AS (DELETE FROM checkpoint_writes w USING gone WHERE w.thread_id = gone.thread_id)
+  SELECT thread_id FROM gone`;
+
 /**
  * The row is locked first and all else deleted in a second statement: one alone would not see the run of a
  * request that was ahead of it at the lock.
@@ -53,27 +68,25 @@ async function deleteThread(
     [threadId, toContained(filter)],
   );
   if (rows.length === 0) return false;
-  await tx.query(
-    `WITH gone AS (DELETE FROM threads WHERE thread_id = $1::uuid RETURNING thread_id::text),
-          runs_gone AS (DELETE FROM runs r USING gone WHERE r.thread_id = $1::uuid),
-          checkpoints_gone AS (DELETE FROM checkpoints c USING gone WHERE c.thread_id = gone.thread_id),
-          blobs_gone AS (DELETE FROM checkpoint_blobs b USING gone WHERE b.thread_id = gone.thread_id),
-          writes_gone AS (DELETE FROM checkpoint_writes w USING gone WHERE w.thread_id = gone.thread_id)
-     SELECT thread_id FROM gone`,
-    [threadId],
-  );
+  await tx.query(DELETE_THREADS, [[threadId]]);
   return true;
 }
 
 /** Creates a thread, alone or as part of a transaction; `undefined` if one with this id exists already. */
 export async function insertThread(
   database: Queryable,
-  thread: { threadId: string; metadata: unknown },
+  thread: { threadId: string; metadata: unknown; ttl?: ThreadTtl | undefined },
 ): Promise<Thread | undefined> {
   const { rows } = await database.query<Thread>(
-    `INSERT INTO threads (thread_id, metadata) VALUES ($1, $2)
+    `INSERT INTO threads (thread_id, metadata, ttl_minutes, ttl_strategy)
+     VALUES ($1, $2, $3, coalesce($4, 'delete'))
      ON CONFLICT (thread_id) DO NOTHING RETURNING ${COLUMNS}`,
-    [thread.threadId, toJson(thread.metadata)],
+    [
+      thread.threadId,
+      toJson(thread.metadata),
+      thread.ttl?.ttl ?? null,
+      thread.ttl?.strategy ?? null,
+    ],
   );
   return rows[0];
 }
@@ -88,7 +101,11 @@ function extracting({ extract }: ThreadSearch, conditions: Conditions): string {
   return `, jsonb_build_object(${pairs.join(", ")}) AS extracted`;
 }
 
-export function createThreadRepository(database: Database): ThreadRepository {
+/** `defaultTtl` is for threads that are created without one. */
+export function createThreadRepository(
+  database: Database,
+  { defaultTtl }: { defaultTtl?: ThreadTtl | undefined } = {},
+): ThreadRepository {
   const where = (
     search: ThreadFilter & { ids?: string[] | undefined },
     filter: Filter | undefined,
@@ -102,7 +119,8 @@ export function createThreadRepository(database: Database): ThreadRepository {
   };
 
   return {
-    create: (threadId, metadata) => insertThread(database, { threadId, metadata }),
+    create: (threadId, metadata, ttl = defaultTtl) =>
+      insertThread(database, { threadId, metadata, ttl }),
 
     async get(threadId, filter) {
       const { rows } = await database.query<Thread>(
@@ -112,11 +130,20 @@ export function createThreadRepository(database: Database): ThreadRepository {
       return rows[0];
     },
 
-    async patch(threadId, metadata, filter) {
+    async patch(threadId, { metadata, ttl }, filter) {
       const { rows } = await database.query<Thread>(
-        `UPDATE threads SET metadata = metadata || $2::jsonb, updated_at = now()
+        `UPDATE threads SET metadata = metadata || $2::jsonb, updated_at = now(),
+           ttl_minutes = CASE WHEN $4 THEN $5::float8 ELSE ttl_minutes END,
+           ttl_strategy = CASE WHEN $4::boolean THEN coalesce($6, 'delete') ELSE ttl_strategy END
          WHERE thread_id = $1 AND metadata @> $3::jsonb RETURNING ${COLUMNS}`,
-        [threadId, toJson(metadata), toContained(filter)],
+        [
+          threadId,
+          toJson(metadata ?? {}),
+          toContained(filter),
+          ttl !== undefined,
+          ttl?.ttl ?? null,
+          ttl?.strategy ?? null,
+        ],
       );
       return rows[0];
     },

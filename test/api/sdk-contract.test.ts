@@ -14,10 +14,7 @@ import { startServer } from "../support/server.ts";
 /** What this server does not have yet. An entry that is not needed any more fails the test too. */
 const NOT_YET: readonly string[] = [
   "runs.joinStream: query checkpoint_id",
-  "threads.create: body ttl",
-  "threads.get: query include",
   "threads.joinStream: GET /threads/{thread_id}/stream",
-  "threads.update: body ttl",
 ];
 
 /** What is refused by its name, with the reason. */

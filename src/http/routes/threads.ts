@@ -21,11 +21,13 @@ import {
   Thread,
   ThreadCreate,
   ThreadFilter,
+  ThreadGetQuery,
   ThreadPatch,
   ThreadPrune,
   ThreadSearch,
 } from "../../protocol/threads.ts";
 import type { Filter } from "../../protocol/filters.ts";
+import type { ThreadTtlRepository } from "../../storage/thread-ttl.ts";
 import type { ThreadRepository } from "../../storage/threads.ts";
 import { assertWithin, changesOf } from "../authorization.ts";
 import { toPage } from "../pagination.ts";
@@ -48,8 +50,14 @@ const HistoryQuery = z.strictObject({
 });
 const answerState = { status: 200, description: "The state" };
 
+export interface ThreadRouteDeps {
+  threads: ThreadRepository;
+  states: ThreadStates;
+  ttls: ThreadTtlRepository;
+}
+
 /** `/threads` without their runs. */
-export function threadRoutes(deps: { threads: ThreadRepository; states: ThreadStates }): Route[] {
+export function threadRoutes(deps: ThreadRouteDeps): Route[] {
   const get = async (threadId: string, filter: Filter | undefined): Promise<Thread> => {
     const thread = await deps.threads.get(threadId, filter);
     if (!thread) throw new ServerError("not_found", `Thread with ID ${threadId} not found`);
@@ -60,10 +68,7 @@ export function threadRoutes(deps: { threads: ThreadRepository; states: ThreadSt
 
 type Get = (threadId: string, filter: Filter | undefined) => Promise<Thread>;
 
-function resourceRoutes(
-  deps: { threads: ThreadRepository; states: ThreadStates },
-  get: Get,
-): Route[] {
+function resourceRoutes(deps: ThreadRouteDeps, get: Get): Route[] {
   /** A new thread is there with the whole history it was to have, or not at all. */
   const withHistory = async (thread: Thread, supersteps: readonly Superstep[]): Promise<Thread> => {
     try {
@@ -86,11 +91,12 @@ function resourceRoutes(
         thread_id: body["thread_id"],
         metadata: body["metadata"],
         if_exists: body["if_exists"],
+        ttl: body["ttl"],
       }),
       answer: { status: 200, description: "The thread", schema: Thread },
       async handle({ body, filter }) {
         const id = body.thread_id ?? uuid7();
-        const created = await deps.threads.create(id, body.metadata ?? {});
+        const created = await deps.threads.create(id, body.metadata ?? {}, body.ttl);
         if (created && body.supersteps?.length) {
           return { json: await withHistory(created, body.supersteps) };
         }
@@ -171,13 +177,18 @@ function resourceRoutes(
       tag: "Threads",
       permission: "threads:read",
       params: Params,
+      query: ThreadGetQuery,
       answer: { status: 200, description: "The thread", schema: Thread },
-      handle: async ({ params, filter }) => ({ json: await get(params.thread_id, filter) }),
+      async handle({ params, query, filter }) {
+        const thread = await get(params.thread_id, filter);
+        const ttl = query.include?.includes("ttl") && (await deps.ttls.get(thread.thread_id));
+        return { json: ttl ? { ...thread, ttl } : thread };
+      },
     }),
     route({
       method: "patch",
       path: "/threads/:thread_id",
-      summary: "Merge into a thread's metadata",
+      summary: "Merge into a thread's metadata, and set how long it is kept",
       tag: "Threads",
       permission: "threads:update",
       params: Params,
@@ -185,10 +196,11 @@ function resourceRoutes(
       value: ({ params, body }) => ({
         thread_id: params["thread_id"],
         metadata: body["metadata"],
+        ttl: body["ttl"],
       }),
       answer: { status: 200, description: "The thread", schema: Thread },
       async handle({ params, body, headers, filter }) {
-        const thread = await deps.threads.patch(params.thread_id, body.metadata ?? {}, filter);
+        const thread = await deps.threads.patch(params.thread_id, body, filter);
         if (!thread) {
           throw new ServerError("not_found", `Thread with ID ${params.thread_id} not found`);
         }
