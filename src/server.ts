@@ -35,7 +35,7 @@ import { within } from "./observability/delivery/within.ts";
 import type { Logger } from "./observability/log.ts";
 import { createMetrics } from "./observability/metrics.ts";
 import type { Observer } from "./observability/observer.ts";
-import type { ThreadTtl } from "./protocol/threads.ts";
+import type { ThreadTtl } from "./protocol/thread-ttl.ts";
 import { createAssistantRepository, type AssistantRepository } from "./storage/assistants.ts";
 import { openCheckpoints } from "./storage/checkpoints.ts";
 import { createCronRepository } from "./storage/crons.ts";
@@ -250,7 +250,7 @@ async function compose(
   closers.push(() => mailbox.close());
   const engine = new RunEngine({
     runs,
-    batches: createRunBatchRepository(database),
+    batches: createRunBatchRepository(database, { defaultTtl }),
     queue,
     threads,
     assistants,

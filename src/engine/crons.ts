@@ -229,7 +229,7 @@ export function toCronRun(cron: {
     ...cron.payload,
     assistant_id: cron.assistant_id,
     metadata: cron.metadata,
-    on_completion: cron.on_run_completed ?? "delete",
+    on_completion: cron.on_run_completed ?? undefined,
   });
 }
 

@@ -452,6 +452,7 @@ function assertNoThreadNeeded(body: RunCreate): void {
   // "exit" and false ask for nothing to be saved before the end, and nothing is.
   if (body.durability === "sync" || body.durability === "async") asked.push("durability");
   if (body.checkpoint_during) asked.push("checkpoint_during");
+  if (body.ttl) asked.push("ttl");
   if (asked.length === 0) return;
   throw new ServerError(
     "invalid_request",
@@ -520,6 +521,7 @@ function toNewRun(options: {
     origin: { ...toOrigin(temporary, body, assistant, request), headers: options.headers },
     afterSeconds: body.after_seconds ?? 0,
     idempotency: request.idempotency,
+    ttl: body.ttl,
     filter: request.threadFilter,
     claim: undefined,
     logged: body.stream_resumable

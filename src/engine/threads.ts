@@ -7,12 +7,12 @@ import type { Checkpoint, Metadata } from "../protocol/common.ts";
 import type { Filter } from "../protocol/filters.ts";
 import type {
   HistoryRequest,
-  PruneStrategy,
   StateUpdate,
   Superstep,
   Thread,
   ThreadState,
 } from "../protocol/threads.ts";
+import type { PruneStrategy } from "../protocol/thread-ttl.ts";
 import type { Checkpoints } from "../storage/checkpoints.ts";
 import type {
   StateWriter,

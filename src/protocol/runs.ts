@@ -10,6 +10,7 @@ import {
   Uuid,
 } from "./common.ts";
 import { FeedbackKey } from "./feedback.ts";
+import { ThreadTtl } from "./thread-ttl.ts";
 
 export const RunStatus = z.enum([
   "pending",
@@ -125,6 +126,8 @@ export const RunCreate = z.strictObject({
   checkpoint_during: z.boolean().optional(),
   /** Where the run is posted when it has ended: a URL, or a path on this server. */
   webhook: z.string().min(1).optional(),
+  /** How long the run's thread is kept after its last use. */
+  ttl: ThreadTtl.optional(),
   /** Fail, and leave the thread as it is, if the resume answers a question that does not wait. */
   strict_resume: z.boolean().optional(),
 });

@@ -1,7 +1,7 @@
 import type { Metadata } from "../protocol/common.ts";
 import type { Cron, CronFilter, CronSearch } from "../protocol/crons.ts";
 import type { Filter } from "../protocol/filters.ts";
-import type { ThreadTtl } from "../protocol/threads.ts";
+import type { ThreadTtl } from "../protocol/thread-ttl.ts";
 import { Conditions, toContained } from "./conditions.ts";
 import type { Database, Queryable } from "./database.ts";
 import { toJson } from "./json.ts";

@@ -1,4 +1,5 @@
 import type { Metadata } from "../protocol/common.ts";
+import type { ThreadTtl } from "../protocol/thread-ttl.ts";
 import type { Database } from "./database.ts";
 import { createRunRepository, type Created, type NewRun } from "./runs.ts";
 import { insertThread } from "./threads.ts";
@@ -24,7 +25,11 @@ class NotCreated extends Error {
   }
 }
 
-export function createRunBatchRepository(database: Database): RunBatchRepository {
+/** `defaultTtl` is for the threads that the runs create, where a run has none of its own for it. */
+export function createRunBatchRepository(
+  database: Database,
+  { defaultTtl }: { defaultTtl?: ThreadTtl | undefined } = {},
+): RunBatchRepository {
   return {
     async create(batch) {
       try {
@@ -33,7 +38,8 @@ export function createRunBatchRepository(database: Database): RunBatchRepository
           const all: Extract<Created, { kind: "created" }>[] = [];
           for (const { run, threadMetadata } of batch) {
             if (!run.temporary) {
-              await insertThread(tx, { threadId: run.thread_id, metadata: threadMetadata });
+              const threadId = run.thread_id;
+              await insertThread(tx, { threadId, metadata: threadMetadata, ttl: defaultTtl });
             }
             const created = await runs.create(run);
             if (created.kind !== "created") throw new NotCreated(created);

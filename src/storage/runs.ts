@@ -6,6 +6,7 @@ import type {
   RunStatus,
 } from "../protocol/runs.ts";
 import type { Metadata } from "../protocol/common.ts";
+import type { ThreadTtl } from "../protocol/thread-ttl.ts";
 import type { Filter } from "../protocol/filters.ts";
 import { Conditions, toContained } from "./conditions.ts";
 import type { Queryable } from "./database.ts";
@@ -84,6 +85,8 @@ export interface NewRun {
   afterSeconds: number;
   /** Under which a request that is sent again finds this run. */
   idempotency?: { key: string; hash: string } | undefined;
+  /** How long its thread is kept from now on; `undefined` leaves that as it is. */
+  ttl?: ThreadTtl | undefined;
   /** What the thread must hold, or the run is not made: `thread_missing`. */
   filter: Filter | undefined;
   /** Take the run at once, if its thread is free. */
@@ -203,6 +206,8 @@ export function createRunRepository(database: Queryable): RunRepository {
             ...params,
             toJson(run.thread_config),
             toContained(run.filter),
+            run.ttl?.ttl ?? null,
+            run.ttl?.strategy ?? null,
           ]);
       const result = await creating.catch((error: unknown) => {
         if (isKeyTaken(error)) return undefined;
@@ -373,6 +378,7 @@ const CREATE_ON_THREAD = `
     SET status = 'busy', active_runs = t.active_runs + 1, updated_at = now(),
         metadata = t.metadata || jsonb_build_object('graph_id', $4::text, 'assistant_id', $3::uuid),
         config = $16::jsonb,
+        ttl_minutes = coalesce($18::float8, t.ttl_minutes), ttl_strategy = coalesce($19::text, t.ttl_strategy),
         last_stream_position = t.last_stream_position
           + CASE WHEN $11::uuid IS NOT NULL AND b.free THEN 1 ELSE 0 END
     FROM before b

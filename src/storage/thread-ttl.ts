@@ -1,4 +1,4 @@
-import type { ThreadExpiry } from "../protocol/threads.ts";
+import type { ThreadExpiry } from "../protocol/thread-ttl.ts";
 import { PRUNE_CHECKPOINTS } from "./checkpoint-threads.ts";
 import type { Database } from "./database.ts";
 import { DELETE_THREADS } from "./threads.ts";

@@ -1,4 +1,5 @@
-import type { Thread, ThreadFilter, ThreadSearch, ThreadTtl } from "../protocol/threads.ts";
+import type { ThreadTtl } from "../protocol/thread-ttl.ts";
+import type { Thread, ThreadFilter, ThreadSearch } from "../protocol/threads.ts";
 import type { Filter } from "../protocol/filters.ts";
 import { Conditions, toContained } from "./conditions.ts";
 import type { Database, Queryable } from "./database.ts";
@@ -75,7 +76,7 @@ async function deleteThread(
 /** Creates a thread, alone or as part of a transaction; `undefined` if one with this id exists already. */
 export async function insertThread(
   database: Queryable,
-  thread: { threadId: string; metadata: unknown; ttl?: ThreadTtl | undefined },
+  thread: { threadId: string; metadata: unknown; ttl: ThreadTtl | undefined },
 ): Promise<Thread | undefined> {
   const { rows } = await database.query<Thread>(
     `INSERT INTO threads (thread_id, metadata, ttl_minutes, ttl_strategy)

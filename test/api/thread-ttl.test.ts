@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Client } from "@langchain/langgraph-sdk";
 import { pino } from "pino";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, expect, it } from "vitest";
 import { Sweeper, type SweeperOptions } from "../../src/engine/sweeper.ts";
 import type { Database, Queryable } from "../../src/storage/database.ts";
 import { createRunEventRepository } from "../../src/storage/run-events.ts";
@@ -84,6 +84,32 @@ describeDatabases("the time threads are kept", (databases) => {
     expect(await request(server.url, "/threads", { json: { ttl } })).toMatchObject({
       status: 422,
       json: { errors: [{ path: expect.stringMatching(/^ttl/) as string }] },
+    });
+  });
+
+  it("is set by a run for its thread, whichever way it is started", async () => {
+    const { thread_id } = await client.threads.create({ ttl: 60 });
+    const run = (path: string, json: object) =>
+      request(server.url, path, { json: { assistant_id: "five", input, ...json } });
+    await run(`/threads/${thread_id}/runs/wait`, {});
+    expect(await ttlOf(thread_id)).toMatchObject({ ttl_minutes: 60 });
+    await run(`/threads/${thread_id}/runs/wait`, { ttl: { ttl: 9, strategy: "keep_latest" } });
+    expect(await ttlOf(thread_id)).toMatchObject({ ttl_minutes: 9, strategy: "keep_latest" });
+    const made = randomUUID();
+    await run(`/threads/${made}/runs/wait`, { ttl: 8, if_not_exists: "create" });
+    expect(await ttlOf(made)).toMatchObject({ ttl_minutes: 8, strategy: "delete" });
+    const kept = await run("/runs", { ttl: 7, on_completion: "keep" });
+    expect(await ttlOf((kept.json as { thread_id: string }).thread_id)).toMatchObject({
+      ttl_minutes: 7,
+    });
+    const batch = await request(server.url, "/runs/batch", {
+      json: [{ assistant_id: "five", input, ttl: 6, on_completion: "keep" }],
+    });
+    const [first] = batch.json as { thread_id: string }[];
+    expect(await ttlOf(first!.thread_id)).toMatchObject({ ttl_minutes: 6 });
+    expect(await run("/runs/wait", { ttl: 5 })).toMatchObject({
+      status: 422,
+      json: { errors: [{ path: "ttl", message: "needs a thread" }] },
     });
   });
 
@@ -236,7 +262,7 @@ describeDatabases("sweeping", (databases) => {
       await insert(false, 2),
     ];
     await Promise.all([openSweeper(database).sweep(), openSweeper(database).sweep()]);
-    const ids = async (sql: string): Promise<unknown[]> =>
+    const ids = async (sql: string): Promise<string[]> =>
       (await database.query<{ run_id: string }>(sql)).rows.map(({ run_id }) => run_id);
     expect((await ids("SELECT run_id FROM runs")).toSorted()).toEqual([young, kept].toSorted());
     expect(await ids("SELECT DISTINCT run_id FROM run_events")).toEqual([young]);
