@@ -10,7 +10,7 @@ export interface Sample {
 export interface Workload {
   /** The kind of run: waited for or streamed, with a thread of its own or without. */
   kind: "wait" | "wait on a thread" | "stream";
-  graph: "five" | "tokens";
+  graph: "five" | "tokens" | "patient";
   /** Runs under way at any time. */
   concurrency: number;
   durationMs: number;

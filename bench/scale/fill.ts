@@ -7,7 +7,8 @@ export interface Filling {
   checkpoints: number;
 }
 
-const GRAPHS = 5;
+/** A fifth of the threads is of a graph that is served. */
+const GRAPHS = "('{five,six,seven,eight,nine}'::text[])[n % 5 + 1]";
 /** What one statement inserts, so that no statement holds the machine for long. */
 const AT_ONCE = 10_000;
 
@@ -18,7 +19,7 @@ export async function fill(database: Queryable, { threads, checkpoints }: Fillin
     await database.query(
       `INSERT INTO threads (thread_id, status, resting_status, metadata, values, created_at, updated_at, state_updated_at)
        SELECT md5('thread' || n)::uuid, s, s,
-         jsonb_build_object('graph_id', 'graph' || n % ${GRAPHS}, 'owner', 'user' || n % 1000, 'n', n),
+         jsonb_build_object('graph_id', ${GRAPHS}, 'owner', 'user' || n % 1000, 'n', n),
          jsonb_build_object('messages', jsonb_build_array(repeat('word ', 40))),
          t, t, t
        FROM generate_series($1::int, $2::int) n,
@@ -59,7 +60,7 @@ export async function fillQueue(
   // The crowd first: it is at the head of the queue, and none of it may start.
   await database.query(
     `INSERT INTO runs (${columns})
-     SELECT gen_random_uuid(), md5('thread0')::uuid, gen_random_uuid(), 'graph0',
+     SELECT gen_random_uuid(), md5('thread0')::uuid, gen_random_uuid(), 'five',
        CASE n WHEN 0 THEN 'running' ELSE 'pending' END, '{}', 'enqueue', CASE n WHEN 0 THEN 1 ELSE 0 END,
        CASE n WHEN 0 THEN gen_random_uuid() END, CASE n WHEN 0 THEN now() + interval '1 day' END, '{"filled": true}'
      FROM generate_series(0, $1::int) n`,
@@ -67,7 +68,7 @@ export async function fillQueue(
   );
   await database.query(
     `INSERT INTO runs (${columns})
-     SELECT gen_random_uuid(), md5('thread' || n)::uuid, gen_random_uuid(), 'graph0', 'pending', '{}', 'enqueue', 0,
+     SELECT gen_random_uuid(), md5('thread' || n)::uuid, gen_random_uuid(), 'five', 'pending', '{}', 'enqueue', 0,
        NULL, NULL, '{"filled": true}'
      FROM generate_series(1, $1::int) n`,
     [waiting],
