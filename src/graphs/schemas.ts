@@ -1,8 +1,10 @@
+import { StateSchema } from "@langchain/langgraph";
 import {
   getConfigTypeSchema,
   getInputTypeSchema,
   getOutputTypeSchema,
   getStateTypeSchema,
+  getUpdateTypeSchema,
 } from "@langchain/langgraph/zod/schema";
 
 import type { CompiledGraph } from "./compiled.ts";
@@ -27,12 +29,22 @@ export function toGraphSchemas(graph: CompiledGraph): GraphSchemas {
       attempt(() => getInputTypeSchema(graph)) ?? fromChannels(graph, graph.inputChannels),
     output_schema:
       attempt(() => getOutputTypeSchema(graph)) ?? fromChannels(graph, graph.outputChannels),
-    state_schema:
-      attempt(() => getStateTypeSchema(graph)) ?? fromChannels(graph, graph.streamChannelsAsIs),
+    state_schema: toStateSchema(graph),
     config_schema: config,
     // LangGraph.js has one schema for both.
     context_schema: config,
   };
+}
+
+/**
+ * What the state may be set to, which is how clients use it: Studio makes a form of it to edit a thread's state.
+ * With zod that is the type of an update, where nothing is required; a `StateSchema` has one type for both.
+ */
+function toStateSchema(graph: CompiledGraph): object | null {
+  const { _schemaRuntimeDefinition: definition } =
+    (graph as { builder?: { _schemaRuntimeDefinition?: unknown } }).builder ?? {};
+  const extract = StateSchema.isInstance(definition) ? getStateTypeSchema : getUpdateTypeSchema;
+  return attempt(() => extract(graph)) ?? fromChannels(graph, graph.streamChannelsAsIs);
 }
 
 /** The schema, or null: some zod types have no JSON form, and their library throws. */

@@ -27,8 +27,33 @@ const nested = new StateGraph(Trail)
   .addEdge("outer", "child")
   .compile();
 
+const Question = z.object({
+  question: z.string().describe("What is asked"),
+  limit: z.number().default(3),
+});
+const Answer = z.object({ answer: z.string() });
+/** Takes and gives something else than its state, and a context. */
+const zod = new StateGraph(Question.extend(Answer.shape), {
+  input: Question,
+  output: Answer,
+  context: z.object({ model: z.enum(["small", "large"]) }),
+})
+  .addNode("only", () => ({ answer: "Yes" }))
+  .addEdge("__start__", "only")
+  .compile();
+
+/** A graph in a graph in a graph. */
+const deep = new StateGraph(Trail)
+  .addNode(
+    "middle",
+    new StateGraph(Trail).addNode("nested", nested).addEdge("__start__", "nested").compile(),
+  )
+  .addEdge("__start__", "middle")
+  .compile();
+
 describeDatabases("assistants and their versions", (databases) => {
-  const start = () => startServer(databases, registryOf({ five, inspect, nested, typed }));
+  const start = () =>
+    startServer(databases, registryOf({ five, inspect, nested, typed, zod, deep }));
   let started: ReturnType<typeof start> | undefined;
   const server = () => (started ??= start());
 
@@ -111,6 +136,10 @@ describeDatabases("assistants and their versions", (databases) => {
     expect(open.nodes.map((node) => node.id)).toContain("child:inner");
     const shallow = await client.assistants.getGraph("nested", { xray: 1 });
     expect(shallow.nodes.map((node) => node.id)).toContain("child:inner");
+    const nodes = async (xray: number) =>
+      (await client.assistants.getGraph("deep", { xray })).nodes.map((node) => node.id).join(" ");
+    expect(await nodes(0)).not.toContain("inner");
+    expect(await nodes(3)).toContain("child:inner");
   });
 
   it("tells the schemas of a graph and of its subgraphs", async () => {
@@ -122,8 +151,32 @@ describeDatabases("assistants and their versions", (databases) => {
     });
     const named = await client.assistants.getSchemas("five");
     expect(Object.keys(named.state_schema?.properties ?? {})).toEqual(["input", "trail"]);
+    const text = { type: "string" };
+    const question = { question: { ...text, description: "What is asked" }, limit: { default: 3 } };
+    const context = { properties: { model: { enum: ["small", "large"] } } };
+    const zodSchemas = await client.assistants.getSchemas("zod");
+    expect(zodSchemas).toMatchObject({
+      input_schema: { properties: question },
+      output_schema: { properties: { answer: text }, required: ["answer"] },
+      state_schema: { properties: { ...question, answer: text } },
+      config_schema: context,
+      context_schema: context,
+    });
+    // A client may send any part of an input or a state.
+    for (const schema of [zodSchemas.input_schema, zodSchemas.state_schema])
+      expect(schema).not.toHaveProperty("required");
     const subgraphs = await client.assistants.getSubgraphs("nested");
     expect(Object.keys(subgraphs)).toEqual(["child"]);
+    const names = async (options: { namespace?: string; recurse?: boolean }) =>
+      Object.keys(await client.assistants.getSubgraphs("deep", options)).toSorted();
+    expect(await names({})).toEqual(["middle"]);
+    expect(await names({ recurse: true })).toEqual([
+      "middle",
+      "middle|nested",
+      "middle|nested|child",
+    ]);
+    expect(await names({ namespace: "middle" })).toEqual(["middle"]);
+    expect(await names({ namespace: "middle|nested", recurse: true })).toEqual(["middle|nested"]);
     await expect(client.assistants.getSubgraphs("nested", { namespace: "absent" })).rejects.toThrow(
       "no subgraph",
     );
