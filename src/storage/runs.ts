@@ -150,7 +150,7 @@ export interface RunRepository {
     metadata?: Record<string, unknown> | undefined;
     filter: Filter | undefined;
   }): Promise<RunRecord[]>;
-  /** The first run on the thread after the one whose question it found; `undefined` if there is none. */
+  /** The run that answers this one's question or goes on from it; `undefined` if there is none. */
   resumedBy(run: { run_id: string; thread_id: string }): Promise<RunRecord | undefined>;
   /** The pending and running runs of a thread, oldest first. */
   active(threadId: string): Promise<RunRecord[]>;

@@ -175,6 +175,30 @@ describeDatabases("A2A", (databases) => {
     });
   });
 
+  it("knows of questions that were answered, or passed over, by other clients", async () => {
+    const client = await agent("approval");
+    const ask = async (contextId = "") =>
+      asTask(await client.sendMessage(send(message([{ input: "x" }], { contextId }))));
+    const answered = await ask();
+    await server.client.runs.wait(answered.contextId, "approval", { command: { resume: "ok" } });
+    const done = await client.getTask({ tenant: "", id: answered.id });
+    expect(stateOf(done)).toBe(TaskState.TASK_STATE_COMPLETED);
+    const passed = await ask();
+    const other = await ask(passed.contextId);
+    expect(stateOf(other)).toBe(TaskState.TASK_STATE_INPUT_REQUIRED);
+    expect(stateOf(await client.getTask({ tenant: "", id: passed.id }))).toBe(
+      TaskState.TASK_STATE_CANCELED,
+    );
+    const listed = await client.listTasks({
+      tenant: "",
+      contextId: passed.contextId,
+      status: TaskState.TASK_STATE_INPUT_REQUIRED,
+      pageToken: "",
+      statusTimestampAfter: undefined,
+    });
+    expect(listed.tasks.map(({ id }) => id)).toEqual([other.id]);
+  });
+
   it("tells that a graph failed", async () => {
     const failed = asTask(await (await agent("failing")).sendMessage(send(message([{}]))));
     expect(stateOf(failed)).toBe(TaskState.TASK_STATE_FAILED);

@@ -30,7 +30,7 @@ import type { ThreadRepository } from "../../storage/threads.ts";
 import { startRun, type Caller } from "../start-run.ts";
 import { toGraphInput, toResume } from "./messages.ts";
 import { toTaskStream } from "./stream.ts";
-import { isAtRest, toState, toTask, type TaskRuns } from "./tasks.ts";
+import { isAtRest, questionsOf, toState, toTask, type TaskRuns } from "./tasks.ts";
 
 const MAX_TASKS_PAGE = 100;
 /** How many runs of one conversation are looked through for its tasks. */
@@ -118,7 +118,7 @@ export class A2aHandler implements A2ARequestHandler {
     const isThere = (await threads.get(contextId, filter)) !== undefined;
     const all = isThere ? await runs.list(contextId, { limit: MAX_RUNS, offset: 0 }) : [];
     const after = params.statusTimestampAfter ? new Date(params.statusTimestampAfter) : undefined;
-    const own = all.filter((run) => this.#isOwn(run) && !isAnswer(run));
+    const own = all.filter((run) => this.#isOwn(run) && run.resumed_from === null);
     const tasks = (await Promise.all(own.map((run) => this.#withAnswers(run)))).filter(
       (task) =>
         (params.status === TaskState.TASK_STATE_UNSPECIFIED || toState(task) === params.status) &&
@@ -222,11 +222,18 @@ export class A2aHandler implements A2ARequestHandler {
     let latest = first;
     while (latest.interrupted) {
       const next = await this.#options.runs.resumedBy(latest);
-      if (!next) return { first, latest, waits: true };
-      if (!isAnswer(next)) return { first, latest, waits: false };
+      if (!next) return { first, latest, waits: await this.#isOpen(latest) };
       latest = next;
     }
     return { first, latest, waits: false };
+  }
+
+  /** Whether the thread still has a question of the run: a later run may have gone past it. */
+  async #isOpen(run: RunRecord): Promise<boolean> {
+    const thread = await this.#options.threads.get(run.thread_id, undefined);
+    const asked = questionsOf(run).map(({ id }) => id);
+    const open = Object.values(thread?.interrupts ?? {}).flat() as { id?: unknown }[];
+    return open.some(({ id }) => asked.includes(id));
   }
 
   #isOwn(run: RunRecord): boolean {
@@ -241,10 +248,6 @@ export class A2aHandler implements A2ARequestHandler {
       `The agent "${this.#options.assistant.graph_id}" takes no text: its input has no field "messages". Send a data part with its fields: ${Object.keys(properties).join(", ")}.`,
     );
   }
-}
-
-function isAnswer(run: RunRecord): boolean {
-  return run.resumed_from !== null && (run.kwargs.command?.resume ?? null) !== null;
 }
 
 /** The message of a request, after refusing what this server would not heed. */

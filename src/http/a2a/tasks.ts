@@ -45,7 +45,7 @@ export function toStatus(runs: TaskRuns): TaskStatus {
   const id = `${latest.run_id}-${TaskState[state]}`;
   const parts =
     state === TaskState.TASK_STATE_INPUT_REQUIRED
-      ? questions(latest).map((value) =>
+      ? questionsOf(latest).map(({ value }) =>
           typeof value === "string" ? textPart(value) : dataPart(value),
         )
       : latest.error && [textPart(latest.error.message)];
@@ -113,7 +113,10 @@ function messagesOf(values: unknown): GraphMessage[] | undefined {
   return Array.isArray(messages) ? (messages as GraphMessage[]) : undefined;
 }
 
-function questions(run: RunRecord): unknown[] {
-  const asked = (run.output as { __interrupt__?: { value?: unknown }[] } | null)?.__interrupt__;
-  return (asked ?? []).map(({ value }) => value);
+/** What the graph of a run asked before it stopped. */
+export function questionsOf(run: RunRecord): { id?: unknown; value?: unknown }[] {
+  const { __interrupt__: asked } = (run.output ?? {}) as {
+    __interrupt__?: { id?: unknown; value?: unknown }[];
+  };
+  return asked ?? [];
 }
