@@ -116,6 +116,8 @@ async function openTable(config: Config): Promise<TraceSpool> {
       { cause },
     );
   }
+  // Whoever has not prolonged its lease since the first look may be gone.
+  const leases = new Map<string, string>();
   const split = (queue: string): { target: string; stream: string } => {
     const [target = queue, stream = ""] = queue.split("/");
     return { target, stream };
@@ -150,7 +152,16 @@ async function openTable(config: Config): Promise<TraceSpool> {
       }));
     },
     replay: () => outbox.replay(),
-    left: async () => (await outbox.levels()).reduce((total, { records }) => total + records, 0),
+    async left() {
+      const holders = await outbox.holders();
+      const ours = holders.filter(({ sender_id: id, lease }) => {
+        if (id === null || lease === null) return true;
+        const before = leases.get(id) ?? lease;
+        leases.set(id, before);
+        return before === lease;
+      });
+      return ours.reduce((total, { records }) => total + records, 0);
+    },
     outbox,
     close: () => database.close(),
   };

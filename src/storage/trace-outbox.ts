@@ -73,6 +73,8 @@ export interface TraceOutbox {
   /** Keeps a row a target will not take; false if there are too many. */
   bury(queue: string, row: OutboxRow, letter: { answer: string; most: number }): Promise<boolean>;
   report(): Promise<OutboxReport[]>;
+  /** Who holds how many rows, and until when; nobody has neither an id nor a lease. */
+  holders(): Promise<{ sender_id: string | null; lease: string | null; records: number }[]>;
   deadLetters(): Promise<OutboxDeadLetter[]>;
   /** Puts the dead letters back among what waits; gives their number. */
   replay(): Promise<number>;
@@ -222,6 +224,18 @@ export function createTraceOutbox(database: Queryable): TraceOutbox {
          FULL JOIN (SELECT queue, count(*)::int AS letters FROM trace_dead_letters GROUP BY queue) d
            ON d.queue = w.queue
          ORDER BY 1`,
+      );
+      return rows;
+    },
+
+    async holders() {
+      const { rows } = await database.query<{
+        sender_id: string | null;
+        lease: string | null;
+        records: number;
+      }>(
+        `SELECT o.sender_id, s.lease_expires_at::text AS lease, count(*)::int AS records
+         FROM trace_outbox o LEFT JOIN trace_senders s ON s.sender_id = o.sender_id GROUP BY 1, 2`,
       );
       return rows;
     },
