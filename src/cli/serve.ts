@@ -40,6 +40,8 @@ export async function serve(
     quiet?: boolean;
     /** How many processes share the port. */
     processes?: number;
+    /** Is told of the server as soon as it answers, before the banner. */
+    onOpen?: (serving: Serving) => unknown;
   },
 ): Promise<Serving> {
   const loaded = await loadConfig({ ...options, mode: how.mode, terminal: process.stdout.isTTY });
@@ -52,9 +54,10 @@ export async function serve(
   const log = createLogger(config.log);
   for (const warning of config.warnings) log.warn(warning);
   const server = await openServer(config, { log });
-  const console = createConsole(config);
-  if (!how.quiet) await showBanner({ config, server, log, console }, how.processes ?? 1);
-  return { config, server, log, console };
+  const serving = { config, server, log, console: createConsole(config) };
+  how.onOpen?.(serving);
+  if (!how.quiet) await showBanner(serving, how.processes ?? 1);
+  return serving;
 }
 
 /** Prints to stdout, or to stderr where stdout carries JSON logs that something parses. */

@@ -14,6 +14,6 @@ export async function start(options: ServeOptions, processes: number): Promise<v
   const { worker } = cluster;
   // Of several processes the first one speaks for all.
   const quiet = worker !== undefined && worker.id > 1;
-  closeOnSignal(await serve(options, { mode: "start", quiet, processes }));
+  await serve(options, { mode: "start", quiet, processes, onOpen: closeOnSignal });
   worker?.send("ready");
 }
