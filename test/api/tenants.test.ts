@@ -190,6 +190,13 @@ const ATTEMPTS: Record<string, Attempt | "public"> = {
     ada: 200,
     shows: "taken",
   },
+  "GET /threads/{thread_id}/stream": {
+    headers: { "last-event-id": "-1" },
+    endless: true,
+    eve: 404,
+    ada: 200,
+    shows: "taken",
+  },
   "GET /threads/{thread_id}/stream/events": {
     socket: true,
     json: () => [
@@ -351,6 +358,8 @@ const ATTEMPTS: Record<string, Attempt | "public"> = {
   "GET /openapi.json": "public",
   "GET /docs": "public",
   "GET /docs/{asset}": "public",
+  "GET /live": "public",
+  "GET /ready": "public",
   "GET /metrics": "public",
 };
 
@@ -562,7 +571,7 @@ describe("two tenants with an owner filter", () => {
     const response = await fetch(server.url + path, {
       method,
       headers: init.headers,
-      body: JSON.stringify(init.json),
+      ...(init.json !== undefined && { body: JSON.stringify(init.json) }),
       signal: AbortSignal.timeout(WHILE_MS),
     });
     let text = "";
