@@ -10,6 +10,7 @@ import { EventLog } from "./engine/event-log.ts";
 import { Feedback } from "./engine/feedback.ts";
 import { openMailbox, type Mailbox } from "./engine/mailbox.ts";
 import { createChooseHeaders } from "./engine/run-config.ts";
+import { QueueGate } from "./engine/queue-gate.ts";
 import { createRunCheckpoints } from "./engine/run-checkpoints.ts";
 import { createRunWatch } from "./engine/run-watch.ts";
 import { RunEngine, systemAssistantId } from "./engine/runs.ts";
@@ -143,7 +144,7 @@ async function compose(
   const runs = createRunRepository(database);
   const queue = createRunQueue(database);
   const metrics = createMetrics({
-    waitingRuns: () => queue.waiting(),
+    queueDepth: () => queue.depth(),
     targets: () => tracing.status(),
     webhooks: () => webhooks.status(),
   });
@@ -226,6 +227,7 @@ async function compose(
     leaseMs,
     pollMs: pace.queueMs,
     renewMs: Math.min(pace.renewMs, leaseMs / 3),
+    limits: { perUser: config.workers.perUser, perAssistant: config.workers.perAssistant },
     runTimeoutMs: config.workers.runTimeoutMs,
     within: (work) => loopback.within(work),
   });
@@ -263,6 +265,10 @@ async function compose(
     chooseHeaders: createChooseHeaders(config.http.configurableHeaders),
     watch,
     notify: (message) => mailbox.send(message),
+    gate: new QueueGate({
+      maxWaiting: config.workers.maxWaiting,
+      count: (atMost) => queue.waiting(atMost),
+    }),
     alone,
   });
   const states = new ThreadStates({

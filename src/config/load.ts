@@ -148,6 +148,9 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
     },
     workers: {
       concurrency: flags.workers ?? environment.concurrency ?? values.workers?.concurrency ?? 10,
+      perUser: values.workers?.per_user,
+      perAssistant: values.workers?.per_assistant,
+      maxWaiting: values.workers?.max_waiting,
       leaseMs: (values.workers?.lease_seconds ?? 10) * 1000,
       graceMs:
         1000 *

@@ -182,6 +182,9 @@ export const fileSchema = z.strictObject({
   workers: z
     .strictObject({
       concurrency: z.int().min(1).max(1000).optional(),
+      per_user: z.int().min(1).optional(),
+      per_assistant: z.int().min(1).optional(),
+      max_waiting: z.int().min(1).optional(),
       lease_seconds: z.number().min(2).max(600).optional(),
       grace_seconds: z.number().min(0).max(3600).optional(),
       run_timeout_seconds: z.number().positive().max(2_000_000).optional(),
@@ -394,6 +397,12 @@ export interface Config {
   workers: {
     /** Runs executed at the same time by this process. */
     concurrency: number;
+    /** Runs of one user that all processes execute at the same time; `undefined` is no limit. */
+    perUser?: number | undefined;
+    /** The same for an assistant. */
+    perAssistant?: number | undefined;
+    /** Runs that may wait before more are refused; `undefined` is no limit. */
+    maxWaiting?: number | undefined;
     /** How long a process may be silent before its runs go to others; default 10,000. */
     leaseMs?: number | undefined;
     /** How long runs may take to finish when the server is asked to stop. */

@@ -11,7 +11,7 @@ import { RunTimeout, executeRun, type Execution, type Stop } from "./execute.ts"
 import type { Feedback } from "./feedback.ts";
 import { toObservedRun } from "./observed-run.ts";
 import type { RunCheckpoints, RunStart } from "./run-checkpoints.ts";
-import { MAX_ATTEMPTS } from "./run-status.ts";
+import { MAX_LOSSES } from "./run-status.ts";
 import { settle } from "./settle.ts";
 import type { StreamPart } from "./stream-modes.ts";
 
@@ -179,7 +179,7 @@ export class Attempt {
     parts: { graphs: GraphRegistry; checkpoints: RunCheckpoints | undefined },
   ): Promise<Execution> {
     const { run } = this.#start;
-    if (run.attempt > MAX_ATTEMPTS) {
+    if (run.losses >= MAX_LOSSES) {
       return {
         values: undefined,
         interrupt: undefined,
@@ -306,5 +306,5 @@ function toFailure(error: ServerError): RunResult {
 }
 
 function tooManyAttempts(run: RunRecord): string {
-  return `The run was given up: the process that executed it was lost ${MAX_ATTEMPTS} times. Run ${run.run_id} may be what kills it.`;
+  return `The run was given up: the process that executed it was lost ${MAX_LOSSES} times. Run ${run.run_id} may be what kills it.`;
 }

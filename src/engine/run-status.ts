@@ -27,5 +27,5 @@ export function isTerminal(status: RunStatus): boolean {
   return TRANSITIONS[status].length === 0;
 }
 
-/** How often a run is taken up before it is given up as one that kills its workers. */
-export const MAX_ATTEMPTS = 3;
+/** How often the worker of a run may be lost before the run is given up as one that kills its workers. */
+export const MAX_LOSSES = 3;

@@ -17,6 +17,7 @@ import type { EventLog } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
 import type { Message } from "./mailbox.ts";
 import { toModeEvents } from "./mode-events.ts";
+import type { QueueGate } from "./queue-gate.ts";
 import { placeTrace } from "./observed-run.ts";
 import type { ChooseHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
@@ -89,6 +90,7 @@ export interface RunEngineOptions {
   /** The headers of a request that its run's graph is told. */
   chooseHeaders: ChooseHeaders;
   watch: Watch;
+  gate: QueueGate;
   /** Tells the other processes. */
   notify: (message: Message) => void;
   /** No other process has this database. */
@@ -185,11 +187,12 @@ export class RunEngine {
     const id = asked.thread_id;
     const makesThread =
       !asked.temporary && (threadId === undefined || body.if_not_exists === "create");
-    const made = makesThread && (await this.#options.threads.create(id, body.metadata ?? {}));
-    // The filter is about threads of others; it has no say about the one that this request has made.
-    if (made) asked.filter = undefined;
     const claim = body.after_seconds ? undefined : this.#options.worker.reserve();
     try {
+      if (!claim && !body.after_seconds) await this.#options.gate.admit();
+      const made = makesThread && (await this.#options.threads.create(id, body.metadata ?? {}));
+      // The filter is about threads of others; it has no say about the one that this request has made.
+      if (made) asked.filter = undefined;
       const created = await this.#options.runs.create({ ...asked, claim });
       if (created.kind === "thread_busy" || created.kind === "key_taken") {
         // The same request may have been ahead of this one.

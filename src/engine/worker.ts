@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { CancelAction } from "../protocol/runs.ts";
-import type { RunResult } from "../storage/run-queue.ts";
+import type { RunLimits, RunResult } from "../storage/run-queue.ts";
 import type { RunRecord } from "../storage/runs.ts";
 import { Attempt, type AttemptOptions } from "./attempt.ts";
 
@@ -27,6 +27,7 @@ export interface WorkerOptions extends AttemptOptions {
   renewMs: number;
   /** Does the work of a run where its graph finds the server that it belongs to. */
   within: <T>(work: () => T) => T;
+  limits: RunLimits;
 }
 
 /** The right to create a run that this worker executes. */
@@ -82,7 +83,8 @@ export class Worker {
    * taken. Whoever reserves calls `start` or `unreserve`.
    */
   reserve(): Slot | undefined {
-    if (this.#draining || this.#free() <= 0) return undefined;
+    // Where runs are limited across processes, the queue knows how many there are, and the process does not.
+    if (this.#draining || this.#isLimited || this.#free() <= 0) return undefined;
     this.#reserved += 1;
     return { workerId: this.id, leaseMs: this.#options.leaseMs, askedAt: Date.now() };
   }
@@ -176,6 +178,11 @@ export class Worker {
     clearInterval(renewal);
   }
 
+  get #isLimited(): boolean {
+    const { perUser, perAssistant } = this.#options.limits;
+    return perUser !== undefined || perAssistant !== undefined;
+  }
+
   #free(): number {
     return this.#options.concurrency - this.#active.size - this.#reserved;
   }
@@ -190,6 +197,7 @@ export class Worker {
         workerId: this.id,
         leaseMs: this.#options.leaseMs,
         limit,
+        limits: this.#options.limits,
       });
     } finally {
       this.#reserved -= limit;

@@ -15,12 +15,18 @@ export interface Metrics {
 }
 
 export interface MetricsOptions {
-  /** Runs that wait for a worker, in the whole deployment. Asked at every scrape. */
-  waitingRuns: () => Promise<number>;
+  /** What waits for a worker, in the whole deployment. Asked at every scrape. */
+  queueDepth: () => Promise<QueueDepth>;
   /** The tracing targets. Asked at every scrape. */
   targets: () => readonly ObserverStatus[];
   /** Webhooks: how many wait in the whole deployment, and what this process did. Asked at every scrape. */
   webhooks: () => Promise<WebhookNumbers>;
+}
+
+/** How many runs wait, and for how many seconds the first of them does; 0 if none does. */
+export interface QueueDepth {
+  waiting: number;
+  oldest_seconds: number;
 }
 
 /** What is told of webhooks. There is no number of those that wait while the database does not answer. */
@@ -42,17 +48,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
   const registry = new Registry();
   const registers = [registry];
   const runs = createRunMetrics(registers);
-  void new Gauge({
-    name: "aegra_runs_waiting",
-    help: "Runs that wait for a worker, in the whole deployment.",
-    registers,
-    async collect() {
-      // While the database does not answer there is no number, which is not the same as none.
-      const count = await options.waitingRuns().catch(() => undefined);
-      if (count === undefined) this.remove();
-      else this.set(count);
-    },
-  });
+  addQueueMetrics(registers, options.queueDepth);
   addWebhookMetrics(registers, options.webhooks);
   addTracingMetrics(registers, options.targets);
   addProcessMetrics(registers);
@@ -62,6 +58,39 @@ export function createMetrics(options: MetricsOptions): Metrics {
       return { contentType: registry.contentType, text: await registry.metrics() };
     },
   };
+}
+
+function addQueueMetrics(registers: Registry[], read: () => Promise<QueueDepth>): void {
+  const numbers = [
+    {
+      name: "aegra_runs_waiting",
+      help: "Runs that wait for a worker, in the whole deployment.",
+      key: "waiting",
+    },
+    {
+      name: "aegra_run_oldest_waiting_seconds",
+      help: "For how long the first of them has been waiting.",
+      key: "oldest_seconds",
+    },
+  ] as const;
+  // Both are asked at the same scrape, and read once.
+  let reading: Promise<QueueDepth | undefined> | undefined;
+  for (const { name, help, key } of numbers) {
+    void new Gauge({
+      name,
+      help,
+      registers,
+      async collect() {
+        reading ??= read()
+          .catch(() => undefined)
+          .finally(() => (reading = undefined));
+        // While the database does not answer there is no number, which is not the same as none.
+        const depth = await reading;
+        if (depth) this.set(depth[key]);
+        else this.remove();
+      },
+    });
+  }
 }
 
 function createRunMetrics(registers: Registry[]): Observer {

@@ -1,7 +1,8 @@
 import type { CancelAction, RunStatus } from "../protocol/runs.ts";
 import { ServerError } from "../errors.ts";
-import type { Queryable } from "./database.ts";
+import type { Database, Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
+import { CLAIM, NEXT_PLACE } from "./run-claim.ts";
 import { RUN_COLUMNS, type RunRecord } from "./runs.ts";
 
 /** The lease under which a worker executes a run; every write of a result proves it. */
@@ -23,12 +24,28 @@ export interface RunResult {
   resting?: "interrupted" | "idle";
 }
 
+/** The most runs that may run at the same time, in all processes together; `undefined` is no limit. */
+export interface RunLimits {
+  perUser: number | undefined;
+  perAssistant: number | undefined;
+}
+
 /** The queue and the leases of runs: who may execute what, and write what came of it. */
 export interface RunQueue {
-  /** How many runs wait for a worker. */
-  waiting(): Promise<number>;
-  /** Takes up to `limit` runs that may start now, oldest first, one per thread. */
-  claim(claim: { workerId: string; leaseMs: number; limit: number }): Promise<RunRecord[]>;
+  /** How many runs wait for a worker, and for how many seconds the first of them does; 0 if none does. */
+  depth(): Promise<{ waiting: number; oldest_seconds: number }>;
+  /** How many runs wait for a worker, counted up to `atMost`. */
+  waiting(atMost: number): Promise<number>;
+  /**
+   * Takes up to `limit` runs that may start now, one per thread, in turn among users. `limits` are the most runs
+   * of a user and of an assistant that may run at the same time, in all processes together.
+   */
+  claim(claim: {
+    workerId: string;
+    leaseMs: number;
+    limit: number;
+    limits?: RunLimits;
+  }): Promise<RunRecord[]>;
   /** Prolongs leases; gives those that are still held, with a stop that was asked for meanwhile. */
   renew(
     workerId: string,
@@ -113,6 +130,13 @@ async function again<T>(statement: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Any number will do; it only has to be this server's own among the advisory locks of a database. */
+const CLAIM_LOCK = 4_719_205_114;
+
+function randomHash(): number {
+  return Math.floor(Math.random() * 2 ** 32) - 2 ** 31;
+}
+
 async function isHeld(database: Queryable, lease: Lease): Promise<boolean> {
   const { rows } = await database.query(
     "SELECT 1 FROM runs WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'",
@@ -121,19 +145,39 @@ async function isHeld(database: Queryable, lease: Lease): Promise<boolean> {
   return rows.length > 0;
 }
 
-export function createRunQueue(database: Queryable): RunQueue {
+export function createRunQueue(database: Pick<Database, "query" | "transaction">): RunQueue {
   return {
-    async waiting() {
-      const result = await database.query<{ waiting: number }>(
-        "SELECT count(*)::int AS waiting FROM runs WHERE status = 'pending'",
+    async depth() {
+      const { rows } = await database.query<{ waiting: number; oldest_seconds: number }>(
+        `SELECT count(*)::int AS waiting,
+           coalesce(extract(epoch FROM now() - min(available_at)), 0)::float8 AS oldest_seconds
+         FROM runs WHERE status = 'pending' AND available_at <= now()`,
       );
-      return result.rows[0]?.waiting ?? 0;
+      return rows[0]!;
     },
 
-    async claim({ workerId, leaseMs, limit }) {
-      const { rows } = await again(() =>
-        database.query<RunRecord>(CLAIM, [workerId, leaseMs, limit]),
+    async waiting(atMost) {
+      const { rows } = await database.query<{ waiting: number }>(
+        `SELECT count(*)::int AS waiting FROM (
+           SELECT 1 FROM runs WHERE status = 'pending' AND available_at <= now() LIMIT $1) waiting`,
+        [atMost],
       );
+      return rows[0]?.waiting ?? 0;
+    },
+
+    async claim({ workerId, leaseMs, limit, limits }) {
+      const { perUser, perAssistant } = limits ?? {};
+      const params = [workerId, leaseMs, limit, randomHash(), perUser, perAssistant];
+      const { rows } = await again(() => {
+        if (perUser === undefined && perAssistant === undefined) {
+          return database.query<RunRecord>(CLAIM, params);
+        }
+        // Two claims at the same time would each count without the other's runs.
+        return database.transaction(async (tx) => {
+          await tx.query("SELECT pg_advisory_xact_lock($1)", [CLAIM_LOCK]);
+          return tx.query<RunRecord>(CLAIM, params);
+        });
+      });
       return rows;
     },
 
@@ -148,7 +192,8 @@ export function createRunQueue(database: Queryable): RunQueue {
 
     async recover({ held, everything }) {
       const { rows } = await database.query<{ run_id: string; attempt: number }>(
-        `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
+        `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now(),
+           losses = losses + 1
          WHERE run_id IN (
            SELECT run_id FROM runs
            WHERE status = 'running' AND NOT (run_id = ANY($2::uuid[])) AND ($1 OR lease_expires_at < now())
@@ -201,36 +246,6 @@ const RENEW = `
     WHERE run_id = ANY($2::uuid[]) AND worker_id = $1 AND status = 'running'
     ORDER BY run_id FOR NO KEY UPDATE)
   RETURNING run_id, cancel_action, logged`;
-
-/** The next place in the stream of a run's thread, for a run that has none. */
-const NEXT_PLACE = `coalesce(runs.stream_position,
-  (SELECT t.last_stream_position + 1 FROM threads t WHERE t.thread_id = runs.thread_id))`;
-
-const TAKE_PLACES = (
-  placed: string,
-): string => `UPDATE threads t SET last_stream_position = p.stream_position FROM ${placed} p
-    WHERE t.thread_id = p.thread_id AND t.last_stream_position < p.stream_position`;
-
-// A thread's runs start in order, one at a time, and none while a client writes the thread's state. The partial
-// unique index has the last word. Each condition is an index's or a small set's, so that neither many waiting runs
-// nor many behind one another make it slow (measured in docs/performance.md).
-const CLAIM = `
-  WITH claimed AS (
-  UPDATE runs SET status = 'running', attempt = attempt + 1, worker_id = $1,
-    lease_expires_at = now() + $2::float8 * interval '1 millisecond',
-    started_at = coalesce(started_at, now()), updated_at = now(), stream_position = ${NEXT_PLACE}
-  WHERE run_id IN (
-    SELECT r.run_id FROM runs r
-    WHERE r.status = 'pending' AND r.available_at <= now()
-      AND r.thread_id NOT IN (SELECT o.thread_id FROM runs o WHERE o.status = 'running')
-      AND NOT EXISTS (
-        SELECT 1 FROM runs o WHERE o.thread_id = r.thread_id AND o.status = 'pending'
-          AND o.position < r.position AND o.available_at <= now())
-      AND NOT EXISTS (SELECT 1 FROM threads t WHERE t.thread_id = r.thread_id AND t.writing_until > now())
-    ORDER BY r.available_at, r.position LIMIT $3 FOR UPDATE SKIP LOCKED)
-  RETURNING ${RUN_COLUMNS}
-  ), placed AS (${TAKE_PLACES("claimed")})
-  SELECT * FROM claimed`;
 
 // The questions that waited when the run began and do not any more, though it was no answer to them.
 const DROPPED = `

@@ -53,6 +53,8 @@ export interface RunRecord {
   /** The questions the run went past without an answer. */
   dropped_interrupts: unknown[] | null;
   attempt: number;
+  /** How often a worker of the run went silent. */
+  losses: number;
   /** Its place among the runs in its thread's stream; `null` until it starts, and for a run without a thread. */
   stream_position: number | null;
   worker_id: string | null;
@@ -106,8 +108,8 @@ export type Created =
 
 /** The columns of a `RunRecord`, for statements that return one. */
 export const RUN_COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
-  temporary, origin, resumed_from, dropped_interrupts, idempotency_hash, attempt, stream_position, worker_id, logged,
-  cancel_action, cancel_reason, interrupted, output, error,
+  temporary, origin, resumed_from, dropped_interrupts, idempotency_hash, attempt, losses, stream_position, worker_id,
+  logged, cancel_action, cancel_reason, interrupted, output, error,
   created_at, updated_at, started_at, ended_at`;
 
 type CreatedRow = RunRecord & { found: boolean; empty_thread: boolean };

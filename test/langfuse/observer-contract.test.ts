@@ -75,7 +75,7 @@ const OBSERVERS: Array<[string, () => Promise<Observer>]> = [
     "metrics",
     async () =>
       createMetrics({
-        waitingRuns: async () => 0,
+        queueDepth: async () => ({ waiting: 0, oldest_seconds: 0 }),
         targets: () => [],
         webhooks: async () => ({ delivered: 0, failed: 0 }),
       }).observer,

@@ -25,7 +25,7 @@ const target: ObserverStatus = {
 
 function open(overrides: Partial<Parameters<typeof createMetrics>[0]> = {}): Metrics {
   return createMetrics({
-    waitingRuns: async () => 5,
+    queueDepth: async () => ({ waiting: 5, oldest_seconds: 12 }),
     targets: () => [target],
     webhooks: async () => ({ waiting: 3, oldest_seconds: 90, delivered: 7, failed: 1 }),
     ...overrides,
@@ -88,6 +88,7 @@ test("tracing shows its spans by target, as they are at the scrape", async () =>
     'aegra_trace_oldest_waiting_seconds{target="langfuse"}': 2.5,
     'aegra_trace_target_up{target="langfuse"}': 1,
     aegra_runs_waiting: 5,
+    aegra_run_oldest_waiting_seconds: 12,
     aegra_webhooks_waiting: 3,
     aegra_webhook_oldest_waiting_seconds: 90,
     aegra_webhooks_delivered_total: 7,
@@ -100,7 +101,7 @@ test("tracing shows its spans by target, as they are at the scrape", async () =>
 
 test("a database that does not answer leaves its numbers out, not the others", async () => {
   const metrics = open({
-    waitingRuns: () => Promise.reject(new Error("away")),
+    queueDepth: () => Promise.reject(new Error("away")),
     webhooks: async () => ({ delivered: 7, failed: 1 }),
   });
   const found = await samples(metrics);
