@@ -137,7 +137,13 @@ export function parse<Schema extends z.ZodType>(schema: Schema, params: unknown)
   throw new CommandRefusal("invalid_argument", problems.join("; "));
 }
 
-export function unknownMethod(method: string): CommandRefusal {
+function unknownMethod(method: string): CommandRefusal {
+  if (method.startsWith("subscription.")) {
+    return new CommandRefusal(
+      "not_supported",
+      "Over HTTP a subscription is a request: POST /threads/:thread_id/stream/events.",
+    );
+  }
   return new CommandRefusal("unknown_command", `Unknown command: ${method.slice(0, 100)}`);
 }
 

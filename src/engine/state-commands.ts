@@ -14,6 +14,7 @@ export async function getState(
     namespace,
     context.states.read(thread, { checkpoint_ns: namespace.join("|") }, { subgraphs: false }),
   );
+  if (namespace.length > 0 && !state.checkpoint) throw missing(namespace);
   const values = state.values as Record<string, unknown>;
   const { checkpoint } = state;
   return {
@@ -43,6 +44,8 @@ export async function listCheckpoints(
       checkpoint: { checkpoint_ns: namespace.join("|") },
     }),
   );
+  if (namespace.length > 0 && before === undefined && history.length === 0)
+    throw missing(namespace);
   const checkpoints = history.map((state) => {
     const metadata = (state.metadata ?? {}) as Record<string, unknown>;
     return {
@@ -59,8 +62,11 @@ async function orMissing<T>(namespace: readonly string[], read: Promise<T>): Pro
   try {
     return await read;
   } catch (error) {
-    if (!(error instanceof Error) || !error.message.startsWith("Subgraph with namespace"))
-      throw error;
-    throw new CommandRefusal("no_such_namespace", `There is no graph at ${namespace.join(" > ")}.`);
+    const message = error instanceof Error ? error.message : "";
+    throw message.startsWith("Subgraph with namespace") ? missing(namespace) : error;
   }
+}
+
+function missing(namespace: readonly string[]): CommandRefusal {
+  return new CommandRefusal("no_such_namespace", `There is no graph at ${namespace.join(" > ")}.`);
 }

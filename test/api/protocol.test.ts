@@ -164,6 +164,13 @@ describeDatabases("the v2 protocol", (databases) => {
       expect((await collect(root)).map(brief)).toEqual(["updates", "updates"]);
       expect((await collect(child)).map(brief)).toEqual(["updates@child"]);
       const { tree } = await thread.agent.getTree();
+      const namespace = tree.children![0]!.namespace;
+      expect(await thread.state.get({ namespace })).toMatchObject({
+        values: { trail: ["outer", "inner"] },
+        checkpoint: { ns: namespace[0] },
+      });
+      const { checkpoints } = await thread.state.listCheckpoints({ namespace });
+      expect(checkpoints.map(({ step }) => step)).toEqual([1, 0, -1]);
       expect(tree).toMatchObject({
         status: "completed",
         graph_name: "nested",
