@@ -200,7 +200,7 @@ async function compose(
     secret: config.webhooks.secret ?? (await sharedSecret(database, "webhooks")),
     show: (run) => toRun(run, toTrace(observer, run)),
     serialise: toJson,
-    loopback: async (request) => app.fetch(request),
+    loopback: async (request) => inProcess(request),
     userAgent: `aegra/${ownVersion()}`,
     timeoutMs: WEBHOOK_TIMEOUT_MS,
     log,
@@ -350,8 +350,11 @@ async function compose(
   webhooks.open();
   sweeper.open();
   closers.push(() => worker.drain(0));
+  // A client without an address, and a webhook that is a path, know of no prefix.
+  const inProcess = (request: Request) =>
+    loopback.within(() => app.fetch(toMounted(request, mountPrefix)));
   const fetch: typeof app.fetch = (...given) => loopback.within(() => app.fetch(...given));
-  loopback.bind((request) => loopback.within(() => app.fetch(toMounted(request, mountPrefix))));
+  loopback.bind(inProcess);
   const { http, port, closeSockets } = await listen(
     config.role === "worker" ? onlyProbes(fetch) : fetch,
     { ...config, maxBodyBytes: MAX_BODY_BYTES },
@@ -438,7 +441,6 @@ async function loadModules(
   return { auth, tracing, customApp, graphs };
 }
 
-/** A client without an address knows of no prefix. */
 function toMounted(request: Request, prefix: string): Request {
   if (prefix === "") return request;
   const url = new URL(request.url);

@@ -86,22 +86,24 @@ export function toRefusal(thrown: unknown, code: "unauthenticated" | "forbidden"
   if (thrown instanceof ServerError) return thrown;
   const error = typeof thrown === "object" && thrown !== null ? thrown : {};
   const status: unknown = Reflect.get(error, "status");
+  const neutral = code === "forbidden" ? "Forbidden" : "Authentication failed";
   if (typeof status !== "number" || status < 400 || status > 599) {
-    const message = code === "forbidden" ? "Forbidden" : "Authentication failed";
-    return new ServerError(code, message, { cause: thrown });
+    return new ServerError(code, neutral, { cause: thrown });
   }
   const message: unknown = Reflect.get(error, "message");
   return new ServerError(
-    toCode(status),
-    typeof message === "string" && message !== "" ? message : "Authentication failed",
+    toCode(status, code),
+    typeof message === "string" && message !== "" ? message : neutral,
     { cause: thrown, status, headers: toHeaders(Reflect.get(error, "headers")) },
   );
 }
 
-function toCode(status: number): ErrorCode {
+/** What a status says; one that says nothing of its own is a refusal of the kind that was asked about. */
+function toCode(status: number, asked: "unauthenticated" | "forbidden"): ErrorCode {
+  if (status === 401) return "unauthenticated";
   if (status === 403) return "forbidden";
   if (status === 404) return "not_found";
-  return status >= 500 ? "unavailable" : "unauthenticated";
+  return status >= 500 ? "unavailable" : asked;
 }
 
 /** A handler may write its headers in any form that `Headers` takes. */

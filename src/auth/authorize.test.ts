@@ -112,6 +112,12 @@ describe("what a handler answers", () => {
       status: 402,
       message: "pay",
     });
+    expect(await throwing(new HTTPException(422))).toMatchObject({
+      status: 422,
+      code: "forbidden",
+      message: "Unprocessable Entity",
+    });
+    expect(await throwing({ status: 409 })).toMatchObject({ status: 409, message: "Forbidden" });
     const error = await throwing(new Error("secret"));
     expect(error).toBeInstanceOf(ServerError);
     expect(error).toMatchObject({ status: 403, message: "Forbidden" });

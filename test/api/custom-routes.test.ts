@@ -8,7 +8,13 @@ import type { HttpConfig } from "../../src/config/schema.ts";
 import { as, configureAuth } from "../support/auth.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { five, inspect, registryOf } from "../support/graphs.ts";
-import { createClient, request, startServer, type TestServer } from "../support/server.ts";
+import {
+  createClient,
+  eventually,
+  request,
+  startServer,
+  type TestServer,
+} from "../support/server.ts";
 
 /** As a project would write it, with a copy of Hono and of the SDK that is not the server's. */
 const APP = `
@@ -34,6 +40,9 @@ app.get("/mine/threads", async (c) => {
   const client = new Client({ defaultHeaders: { authorization: c.req.header("authorization") } });
   return c.json(await client.threads.search());
 });
+const hooks = [];
+app.post("/mine/hook", async (c) => { hooks.push(await c.req.json()); return c.body(null, 204); });
+app.get("/mine/hook", (c) => c.json(hooks));
 app.get("/assistants/five", (c) => c.json({ shadowed: true }));
 
 export const polite = new Hono();
@@ -204,9 +213,12 @@ describe("custom routes", () => {
     expect(Object.keys(document.paths)).not.toContain("/store/items");
   });
 
-  it("choose the headers that graphs are told", async () => {
+  it("choose the headers that graphs are told, and get webhooks", async () => {
     const server = await start(
-      { configurableHeaders: { includes: ["accept-language"], excludes: ["x-secret"] } },
+      {
+        configurableHeaders: { includes: ["accept-language"], excludes: ["x-secret"] },
+        mountPrefix: "/below",
+      },
       { auth: false },
     );
     const answer = await request(server.url, "/runs/wait", {
@@ -215,6 +227,14 @@ describe("custom routes", () => {
     });
     expect(answer.json).toMatchObject({ configurable: { "accept-language": "nn", "x-open": "o" } });
     expect(answer.text).not.toContain("x-secret");
+    // They get the webhooks of runs too.
+    const { run_id } = await server.client.runs.create(null, "inspect", {
+      input: {},
+      webhook: "/mine/hook",
+    });
+    await eventually(async () =>
+      expect((await request(server.url, "/mine/hook")).json).toMatchObject([{ run_id }]),
+    );
   });
 
   it("and graphs reach the server that runs them, one of several in a process", async () => {
