@@ -1,11 +1,5 @@
 import { BaseCallbackHandler } from "@langchain/core/callbacks/base";
-import {
-  classifyChain,
-  componentName,
-  isGraph,
-  TYPE_KEY,
-  type ObservationType,
-} from "./classify.ts";
+import { classifyChain, componentName, isGraph, TYPE_KEY } from "./classify.ts";
 import {
   answeredBy,
   promptOf,
@@ -15,29 +9,12 @@ import {
   type SchemaCache,
 } from "./generation.ts";
 import { isMessage, readableContent } from "./messages.ts";
-import { errorStack, readFailure, type Failure, type Level } from "./outcome.ts";
-import { newMetadata, tagMetadata, toolInput, unwrap, type Metadata } from "./step-details.ts";
-import type { Observation, ObservationFields, RunTrace } from "./trace.ts";
-import { NO_USAGE, usageOf } from "./usage.ts";
+import type { Level } from "./outcome.ts";
+import { toolInput, unwrap, type Metadata } from "./step-details.ts";
+import { Steps, type StepsOptions } from "./steps.ts";
+import { usageOf } from "./usage.ts";
 
-/** A LangChain run under way: an observation, or noise that lends its children its parent's observation. */
-interface Step {
-  observation: Observation;
-  /** False for noise: its observation is an ancestor's, and is not its to end. */
-  own: boolean;
-  name: string;
-  metadata: Metadata;
-  tags: readonly string[];
-  model: string | undefined;
-  firstToken: Date | undefined;
-  prompt: ReturnType<typeof promptOf>;
-}
-
-export interface HandlerOptions {
-  trace: RunTrace;
-  /** What the run's own graph is drawn as. */
-  base: Observation;
-  signal: AbortSignal | undefined;
+export interface HandlerOptions extends StepsOptions {
   schemas: SchemaCache;
   /** Hears of a bug in here; nothing is ever thrown into the run. */
   onBug: (error: unknown) => void;
@@ -52,13 +29,12 @@ export class RunHandler extends BaseCallbackHandler {
   name = "AegraLangfuseHandler";
   override awaitHandlers = true;
   readonly #options: HandlerOptions;
-  readonly #steps = new Map<string, Step>();
-  readonly #explained = new WeakSet<object>();
-  #closed = false;
+  readonly #steps: Steps;
 
   constructor(options: HandlerOptions) {
     super();
     this.#options = options;
+    this.#steps = new Steps(options);
   }
 
   /** LangChain copies handlers; a copy that drew on its own would split the run in two. */
@@ -68,7 +44,7 @@ export class RunHandler extends BaseCallbackHandler {
 
   /** The number of steps still open. */
   get open(): number {
-    return this.#steps.size;
+    return this.#steps.open;
   }
 
   override handleChainStart(
@@ -82,9 +58,9 @@ export class RunHandler extends BaseCallbackHandler {
     runName?: string,
   ): void {
     this.#guard(() => {
-      const parent = this.#parent(parentRunId);
-      if (parentRunId === undefined && (isGraph(chain) || this.#steps.size === 0)) {
-        this.#hide(runId, { observation: this.#options.base, name: "graph", metadata, tags });
+      const parent = this.#steps.get(parentRunId);
+      if (parentRunId === undefined && (isGraph(chain) || this.#steps.open === 0)) {
+        this.#steps.hide(runId, { observation: this.#options.base, name: "graph", metadata, tags });
         return;
       }
       const kind = classifyChain(
@@ -92,8 +68,8 @@ export class RunHandler extends BaseCallbackHandler {
         parent?.metadata[TYPE_KEY],
       );
       if (kind === "hidden") {
-        this.#hide(runId, {
-          observation: this.#observationOf(parent),
+        this.#steps.hide(runId, {
+          observation: this.#steps.observationOf(parent),
           name: parent?.name ?? "graph",
           metadata,
           tags,
@@ -104,7 +80,7 @@ export class RunHandler extends BaseCallbackHandler {
       }
       const name = kind.name ?? parent?.name ?? "graph";
       const model = kind.type === "embedding" ? modelName(metadata) : undefined;
-      this.#begin(
+      this.#steps.begin(
         { type: kind.type, name, runId, parent, metadata, tags },
         { input: unwrap(inputs, "input"), model },
       );
@@ -112,11 +88,11 @@ export class RunHandler extends BaseCallbackHandler {
   }
 
   override handleChainEnd(outputs: unknown, runId: string): void {
-    this.#guard(() => this.#finish(runId, () => ({ output: unwrap(outputs, "output") })));
+    this.#guard(() => this.#steps.finish(runId, () => ({ output: unwrap(outputs, "output") })));
   }
 
   override handleChainError(error: unknown, runId: string): void {
-    this.#guard(() => this.#fail(runId, error));
+    this.#guard(() => this.#steps.fail(runId, error));
   }
 
   override handleToolStart(
@@ -132,8 +108,8 @@ export class RunHandler extends BaseCallbackHandler {
     this.#guard(() => {
       const name = componentName(tool, runName, "tool");
       const extra = toolCallId === undefined ? {} : { tool_call_id: toolCallId };
-      const parent = this.#parent(parentRunId);
-      this.#begin(
+      const parent = this.#steps.get(parentRunId);
+      this.#steps.begin(
         { type: "tool", name, runId, parent, metadata, tags, extra },
         { input: toolInput(input) },
       );
@@ -142,7 +118,7 @@ export class RunHandler extends BaseCallbackHandler {
 
   override handleToolEnd(output: unknown, runId: string): void {
     this.#guard(() =>
-      this.#finish(runId, () => {
+      this.#steps.finish(runId, () => {
         if (!isMessage(output)) return { output };
         const content = readableContent(output.content);
         if (output.status !== "error") return { output: content };
@@ -156,7 +132,7 @@ export class RunHandler extends BaseCallbackHandler {
   }
 
   override handleToolError(error: unknown, runId: string): void {
-    this.#guard(() => this.#fail(runId, error));
+    this.#guard(() => this.#steps.fail(runId, error));
   }
 
   override handleRetrieverStart(
@@ -170,17 +146,20 @@ export class RunHandler extends BaseCallbackHandler {
   ): void {
     this.#guard(() => {
       const name = componentName(retriever, runName, "retriever");
-      const parent = this.#parent(parentRunId);
-      this.#begin({ type: "retriever", name, runId, parent, metadata, tags }, { input: query });
+      const parent = this.#steps.get(parentRunId);
+      this.#steps.begin(
+        { type: "retriever", name, runId, parent, metadata, tags },
+        { input: query },
+      );
     });
   }
 
   override handleRetrieverEnd(documents: unknown, runId: string): void {
-    this.#guard(() => this.#finish(runId, () => ({ output: documents })));
+    this.#guard(() => this.#steps.finish(runId, () => ({ output: documents })));
   }
 
   override handleRetrieverError(error: unknown, runId: string): void {
-    this.#guard(() => this.#fail(runId, error));
+    this.#guard(() => this.#steps.fail(runId, error));
   }
 
   override handleChatModelStart(
@@ -227,7 +206,7 @@ export class RunHandler extends BaseCallbackHandler {
 
   override handleLLMEnd(result: unknown, runId: string): void {
     this.#guard(() =>
-      this.#finish(runId, (step) => {
+      this.#steps.finish(runId, (step) => {
         const { model, finishReason } = answeredBy(result);
         return {
           output: toModelOutput(result),
@@ -241,17 +220,17 @@ export class RunHandler extends BaseCallbackHandler {
   }
 
   override handleLLMError(error: unknown, runId: string): void {
-    this.#guard(() => this.#fail(runId, error));
+    this.#guard(() => this.#steps.fail(runId, error));
   }
 
   /** Ends everything still open, children before parents, and ignores whatever comes later. */
   sweep(ending: { level: Level; statusMessage: string }): void {
-    if (this.#closed) return;
-    for (const runId of [...this.#steps.keys()].toReversed()) {
-      this.#guard(() => this.#finish(runId, (step) => ({ ...ending, ...unused(step) })));
-    }
-    this.#closed = true;
-    this.#steps.clear();
+    this.#steps.sweep(ending, (work) => this.#guard(work));
+  }
+
+  /** True once an observation has shown this error's stack. */
+  hasExplained(error: unknown): boolean {
+    return this.#steps.hasExplained(error);
   }
 
   #beginModel(call: {
@@ -268,10 +247,10 @@ export class RunHandler extends BaseCallbackHandler {
       serialized: call.model,
       schemas: this.#options.schemas,
     });
-    const parent = this.#parent(call.parentRunId);
+    const parent = this.#steps.get(call.parentRunId);
     const prompt = promptOf(call.metadata) ?? parent?.prompt;
     if (parent !== undefined) parent.prompt = undefined;
-    const step = this.#begin(
+    const step = this.#steps.begin(
       {
         type: "generation",
         name: componentName(call.model, call.runName, "model"),
@@ -290,82 +269,6 @@ export class RunHandler extends BaseCallbackHandler {
     if (step !== undefined) step.model = about.model;
   }
 
-  #begin(
-    start: {
-      type: ObservationType;
-      name: string;
-      runId: string;
-      parent: Step | undefined;
-      metadata: Metadata;
-      tags: readonly string[];
-      extra?: Metadata;
-    },
-    fields: ObservationFields,
-  ): Step | undefined {
-    if (this.#closed || this.#steps.has(start.runId)) return undefined;
-    const metadata = {
-      ...newMetadata(start.metadata, start.parent?.metadata, start.type),
-      ...tagMetadata(start.tags, start.parent?.tags ?? []),
-      ...start.extra,
-    };
-    const observation = this.#options.trace.open(
-      { type: start.type, name: start.name, parent: this.#observationOf(start.parent).context },
-      { ...fields, metadata },
-    );
-    const step = newStep({
-      observation,
-      own: true,
-      name: start.name,
-      metadata: start.metadata,
-      tags: start.tags,
-    });
-    this.#steps.set(start.runId, step);
-    return step;
-  }
-
-  #hide(runId: string, step: Pick<Step, "observation" | "name" | "metadata" | "tags">): void {
-    if (this.#closed || this.#steps.has(runId)) return;
-    this.#steps.set(runId, newStep({ ...step, own: false }));
-  }
-
-  #finish(runId: string, fields: (step: Step) => ObservationFields): void {
-    const step = this.#steps.get(runId);
-    if (step === undefined) return;
-    this.#steps.delete(runId);
-    if (step.own) this.#options.trace.close(step.observation, readable(step, fields));
-  }
-
-  #fail(runId: string, error: unknown): void {
-    this.#finish(runId, (step) => {
-      const failure: Failure = readFailure(error, this.#options.signal);
-      return { ...failure, ...unused(step), ...this.#stackOf(error, failure.level) };
-    });
-  }
-
-  /** The stack, on the innermost observation only: the same error passes all its ancestors. */
-  #stackOf(error: unknown, level: Level): { errorStack?: string } {
-    if (level !== "ERROR") return {};
-    if (typeof error === "object" && error !== null) {
-      if (this.#explained.has(error)) return {};
-      this.#explained.add(error);
-    }
-    const stack = errorStack(error);
-    return stack === undefined ? {} : { errorStack: stack };
-  }
-
-  /** True once an observation has shown this error's stack. */
-  hasExplained(error: unknown): boolean {
-    return typeof error === "object" && error !== null && this.#explained.has(error);
-  }
-
-  #parent(runId: string | undefined): Step | undefined {
-    return runId === undefined ? undefined : this.#steps.get(runId);
-  }
-
-  #observationOf(step: Step | undefined): Observation {
-    return step?.observation ?? this.#options.base;
-  }
-
   #guard(work: () => void): void {
     try {
       work();
@@ -375,29 +278,7 @@ export class RunHandler extends BaseCallbackHandler {
   }
 }
 
-function newStep(step: Pick<Step, "observation" | "own" | "name" | "metadata" | "tags">): Step {
-  return { ...step, model: undefined, firstToken: undefined, prompt: undefined };
-}
-
 function modelName(metadata: Metadata): string | undefined {
   const name = metadata["ls_model_name"];
   return typeof name === "string" ? name : undefined;
-}
-
-/** A value that cannot even be looked at costs its observation the output, not its end. */
-function readable(step: Step, fields: (step: Step) => ObservationFields): ObservationFields {
-  try {
-    return fields(step);
-  } catch {
-    return { output: "<cannot be read>", ...unused(step) };
-  }
-}
-
-/** A model call that did not come to its end: its first token, and no usage the server would have to guess. */
-function unused(step: Step): ObservationFields {
-  if (step.observation.type !== "generation") return {};
-  return {
-    completionStart: step.firstToken,
-    ...(step.model === undefined ? {} : { usage: NO_USAGE }),
-  };
 }

@@ -1,0 +1,154 @@
+import type { ObservationType } from "./classify.ts";
+import type { promptOf } from "./generation.ts";
+import { errorStack, readFailure, type Failure, type Level } from "./outcome.ts";
+import { newMetadata, tagMetadata, type Metadata } from "./step-details.ts";
+import type { Observation, ObservationFields, RunTrace } from "./trace.ts";
+import { NO_USAGE } from "./usage.ts";
+
+/** A LangChain run under way: an observation, or noise that lends its children its parent's observation. */
+export interface Step {
+  observation: Observation;
+  /** False for noise: its observation is an ancestor's, and is not its to end. */
+  own: boolean;
+  name: string;
+  metadata: Metadata;
+  tags: readonly string[];
+  model: string | undefined;
+  firstToken: Date | undefined;
+  prompt: ReturnType<typeof promptOf>;
+}
+
+export interface StepsOptions {
+  trace: RunTrace;
+  /** What the run's own graph is drawn as. */
+  base: Observation;
+  signal: AbortSignal | undefined;
+}
+
+/** The steps of one run that have begun and not ended, by LangChain's run ids, and the observations they are drawn as. */
+export class Steps {
+  readonly #options: StepsOptions;
+  readonly #steps = new Map<string, Step>();
+  readonly #explained = new WeakSet<object>();
+  #closed = false;
+
+  constructor(options: StepsOptions) {
+    this.#options = options;
+  }
+
+  get open(): number {
+    return this.#steps.size;
+  }
+
+  get(runId: string | undefined): Step | undefined {
+    return runId === undefined ? undefined : this.#steps.get(runId);
+  }
+
+  /** The innermost observation at a step; the run's own without one. */
+  observationOf(step: Step | undefined): Observation {
+    return step?.observation ?? this.#options.base;
+  }
+
+  /** Begins a step that is drawn; `undefined` if it has begun before, or everything has ended. */
+  begin(
+    start: {
+      type: ObservationType;
+      name: string;
+      runId: string;
+      parent: Step | undefined;
+      metadata: Metadata;
+      tags: readonly string[];
+      extra?: Metadata;
+    },
+    fields: ObservationFields,
+  ): Step | undefined {
+    if (this.#closed || this.#steps.has(start.runId)) return undefined;
+    const metadata = {
+      ...newMetadata(start.metadata, start.parent?.metadata, start.type),
+      ...tagMetadata(start.tags, start.parent?.tags ?? []),
+      ...start.extra,
+    };
+    const observation = this.#options.trace.open(
+      { type: start.type, name: start.name, parent: this.observationOf(start.parent).context },
+      { ...fields, metadata },
+    );
+    const step = newStep({
+      observation,
+      own: true,
+      name: start.name,
+      metadata: start.metadata,
+      tags: start.tags,
+    });
+    this.#steps.set(start.runId, step);
+    return step;
+  }
+
+  /** Begins a step that is not drawn: its children are drawn below `step.observation`. */
+  hide(runId: string, step: Pick<Step, "observation" | "name" | "metadata" | "tags">): void {
+    if (this.#closed || this.#steps.has(runId)) return;
+    this.#steps.set(runId, newStep({ ...step, own: false }));
+  }
+
+  /** Ends a step. */
+  finish(runId: string, fields: (step: Step) => ObservationFields): void {
+    const step = this.#steps.get(runId);
+    if (step === undefined) return;
+    this.#steps.delete(runId);
+    if (step.own) this.#options.trace.close(step.observation, readable(step, fields));
+  }
+
+  /** Ends a step by an error. */
+  fail(runId: string, error: unknown): void {
+    this.finish(runId, (step) => {
+      const failure: Failure = readFailure(error, this.#options.signal);
+      return { ...failure, ...unused(step), ...this.#stackOf(error, failure.level) };
+    });
+  }
+
+  /** The stack, on the innermost observation only: the same error passes all its ancestors. */
+  #stackOf(error: unknown, level: Level): { errorStack?: string } {
+    if (level !== "ERROR") return {};
+    if (typeof error === "object" && error !== null) {
+      if (this.#explained.has(error)) return {};
+      this.#explained.add(error);
+    }
+    const stack = errorStack(error);
+    return stack === undefined ? {} : { errorStack: stack };
+  }
+
+  /** True once an observation has shown this error's stack. */
+  hasExplained(error: unknown): boolean {
+    return typeof error === "object" && error !== null && this.#explained.has(error);
+  }
+
+  /** Ends everything still open, children before parents, and takes nothing from then on. */
+  sweep(ending: { level: Level; statusMessage: string }, guard: (work: () => void) => void): void {
+    if (this.#closed) return;
+    for (const runId of [...this.#steps.keys()].toReversed())
+      guard(() => this.finish(runId, (step) => ({ ...ending, ...unused(step) })));
+    this.#closed = true;
+    this.#steps.clear();
+  }
+}
+
+function newStep(step: Pick<Step, "observation" | "own" | "name" | "metadata" | "tags">): Step {
+  return { ...step, model: undefined, firstToken: undefined, prompt: undefined };
+}
+
+/** A value that cannot even be looked at costs its observation the output, not its end. */
+function readable(step: Step, fields: (step: Step) => ObservationFields): ObservationFields {
+  try {
+    return fields(step);
+  } catch {
+    return { output: "<cannot be read>", ...unused(step) };
+  }
+}
+
+/** A model call that did not come to its end: its first token, and no usage the server would have to guess. */
+function unused(step: Step): ObservationFields {
+  if (step.observation.type !== "generation") return {};
+  return {
+    completionStart: step.firstToken,
+    ...(step.model === undefined ? {} : { usage: NO_USAGE }),
+  };
+}
