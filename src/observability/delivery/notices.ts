@@ -1,5 +1,5 @@
 import type { Logger } from "pino";
-import type { Sender } from "./sender.ts";
+import type { Sender, SenderOptions } from "./sender.ts";
 import type { Stream } from "./spooled-sender.ts";
 
 /** What a target's observer says in the log, each thing once however often it happens. */
@@ -74,19 +74,19 @@ export function refusals(
   title: string,
   stream: Stream,
   log: Logger,
-): Pick<Parameters<typeof import("./spooled-sender.ts").createSpooledSender>[0], "onRefused" | "onPartial"> {
+): Pick<SenderOptions, "onRefused" | "onPartial"> {
   const one = stream === "spans" ? "a span" : "a score";
-  const Title = title.charAt(0).toUpperCase() + title.slice(1);
+  const who = title.charAt(0).toUpperCase() + title.slice(1);
   return {
     onRefused: (record, message, kept) =>
       log.error(
         { trace_id: record.traceId, bytes: record.bytes.length },
-        `${Title} refused ${one} for good: ${message}${kept ? " (kept as a dead letter: aegra traces dead-letters)" : ""}`,
+        `${who} refused ${one} for good: ${message}${kept ? " (kept as a dead letter: aegra traces dead-letters)" : ""}`,
       ),
     onPartial: (rejected, message) =>
       log.error(
         { rejected },
-        `${Title} left out ${rejected} ${stream} of an accepted request: ${message}`,
+        `${who} left out ${rejected} ${stream} of an accepted request: ${message}`,
       ),
   };
 }

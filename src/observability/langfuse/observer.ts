@@ -1,7 +1,8 @@
 import type { Logger } from "pino";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
-import type { AskSuperseded, DeliveryRecord } from "../delivery/record.ts";
+import { closeSenders, createNotices, refusals, type Notices } from "../delivery/notices.ts";
+import type { AskSuperseded } from "../delivery/record.ts";
 import { createHttpTransport, type TransportOptions } from "../delivery/transport.ts";
 import {
   createIdleObserver,
@@ -82,7 +83,8 @@ class LangfuseObserver implements Observer {
   readonly #unobserved: Observer = createNoopObserver();
   readonly #stop = new AbortController();
   readonly #ready: Promise<void>;
-  readonly #noticed = new Set<string>();
+  readonly #notices: Notices;
+  #saidDown = false;
   #check: ProjectCheck | undefined;
   #recheck: NodeJS.Timeout | undefined;
   #checks = 0;
@@ -94,7 +96,8 @@ class LangfuseObserver implements Observer {
     this.#deps = deps;
     this.#sender = this.#createSender();
     this.#scores = this.#createScoreSender();
-    const notice = (kind: "cut" | "mask", message: string): void => this.#notice(kind, message);
+    this.#notices = createNotices(deps.log);
+    const { notice } = this.#notices;
     const cut = createCut((what) => notice("cut", what));
     this.#environment = {
       settings,
@@ -122,9 +125,9 @@ class LangfuseObserver implements Observer {
       if (this.#stop.signal.aborted || this.place(run) === undefined) {
         return this.#unobserved.startRun(run);
       }
-      return observeRun(this.#environment, run, (error) => this.#onBug(error));
+      return observeRun(this.#environment, run, (error) => this.#notices.bug(error));
     } catch (error) {
-      this.#onBug(error);
+      this.#notices.bug(error);
       return this.#unobserved.startRun(run);
     }
   }
@@ -172,27 +175,12 @@ class LangfuseObserver implements Observer {
 
   async shutdown(timeoutMs: number): Promise<void> {
     if (this.#stop.signal.aborted) return;
-    const senders = { spans: this.#sender, scores: this.#scores };
-    const before = { spans: this.#sender.counts().dropped, scores: this.#scores.counts().dropped };
-    await Promise.all([this.#sender.close(timeoutMs), this.#scores.close(timeoutMs)]);
+    await closeSenders(
+      { spans: this.#sender, scores: this.#scores },
+      { title: "Langfuse", log: this.#log, timeoutMs },
+    );
     this.#stop.abort();
     clearTimeout(this.#recheck);
-    for (const what of ["spans", "scores"] as const) {
-      const { dropped, pending } = senders[what].counts();
-      const lost = dropped - before[what];
-      if (lost > 0) {
-        this.#log.warn(
-          { [what]: lost },
-          `${lost} ${what} were not delivered to Langfuse before the server stopped.`,
-        );
-      }
-      if (pending > 0) {
-        this.#log.info(
-          { [what]: pending },
-          `${pending} ${what} for Langfuse wait on disk for the next start.`,
-        );
-      }
-    }
   }
 
   #state(): { state: ObserverStatus["state"]; message: string } {
@@ -275,7 +263,6 @@ class LangfuseObserver implements Observer {
   #streamOptions(stream: "spans" | "scores", contentType: TransportOptions["contentType"]) {
     const settings = this.#settings;
     const path = stream === "spans" ? "/api/public/otel/v1/traces" : SCORES_PATH;
-    const one = stream === "spans" ? "a span" : "a score";
     return {
       spool: this.#deps.spool,
       superseded: this.#deps.superseded,
@@ -295,16 +282,7 @@ class LangfuseObserver implements Observer {
         timeoutMs: settings.timeoutMs,
         contentType,
       }),
-      onRefused: (record: DeliveryRecord, message: string, kept: boolean) =>
-        this.#log.error(
-          { trace_id: record.traceId, bytes: record.bytes.length },
-          `Langfuse refused ${one} for good: ${message}${kept ? " (kept as a dead letter: aegra traces dead-letters)" : ""}`,
-        ),
-      onPartial: (rejected: number, message: string) =>
-        this.#log.error(
-          { rejected },
-          `Langfuse left out ${rejected} ${stream} of an accepted request: ${message}`,
-        ),
+      ...refusals("Langfuse", stream, this.#log),
     };
   }
 
@@ -312,41 +290,19 @@ class LangfuseObserver implements Observer {
   #onDelivery(state: DeliveryState, message: string): void {
     if (state === "up") {
       if (this.#check !== undefined && this.#check.kind !== "ok") this.#recheckIn(0);
-      else if (this.#noticed.delete("down"))
+      else if (this.#saidDown)
         this.#log.info(`Langfuse accepts traces again; what waited is being sent.`);
+      this.#saidDown = false;
       return;
     }
     const said =
       state === "refused" ? this.#check?.kind === "refused" : this.#check?.kind === "unreachable";
     if (said) return;
-    this.#noticed.add("down");
+    this.#saidDown = true;
     this.#log.warn(
       state === "refused"
         ? `Langfuse refuses the traces (${message}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY. Traces wait in the meantime.`
         : `Langfuse does not accept traces (${message}). They wait and are tried again.`,
-    );
-  }
-
-  #notice(kind: "cut" | "mask", message: string): void {
-    if (this.#noticed.has(kind)) return;
-    this.#noticed.add(kind);
-    if (kind === "cut") {
-      this.#log.warn(
-        `Something was too long for a trace and was cut, with a mark (${message}). Said once.`,
-      );
-    } else {
-      this.#log.error(
-        `The mask of the configuration failed: ${message}. The fields it fails on are withheld. Said once.`,
-      );
-    }
-  }
-
-  #onBug(error: unknown): void {
-    if (this.#noticed.has("bug")) return;
-    this.#noticed.add("bug");
-    this.#log.error(
-      { err: error },
-      "Tracing met an error of its own; the run is not affected. Said once.",
     );
   }
 }

@@ -1,4 +1,5 @@
 import type { Logger } from "pino";
+import { closeSenders, createNotices, refusals, type Notices } from "../delivery/notices.ts";
 import type { AskSuperseded } from "../delivery/record.ts";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
@@ -80,12 +81,14 @@ class OtlpObserver implements Observer {
   readonly #log: Logger;
   readonly #sender: Sender;
   readonly #environment: TraceEnvironment;
-  readonly #noticed = new Set<string>();
+  readonly #notices: Notices;
+  #saidDown = false;
   #closed = false;
 
   constructor(config: OtlpConfig, packages: OtelPackages, deps: OtlpDeps) {
     this.#config = config;
     this.#log = deps.log;
+    this.#notices = createNotices(deps.log);
     const dialect = config.name === "phoenix" ? createOpenInferenceDialect() : genAiDialect;
     const scope = { name: "aegra", version: config.version ?? "0" };
     this.#sender = this.#createSender(scope, deps);
@@ -108,17 +111,7 @@ class OtlpObserver implements Observer {
       recorded: () => this.#sender.recorded(),
       settle: (root, stored) => this.#sender.settle(root, stored),
       schemas: new WeakMap(),
-      notice: (kind, message) =>
-        this.#once(kind, () => {
-          if (kind === "cut")
-            this.#log.warn(
-              `Something was too long for a trace and was cut, with a mark (${message}). Said once.`,
-            );
-          else
-            this.#log.error(
-              `The mask of the configuration failed: ${message}. The fields it fails on are withheld. Said once.`,
-            );
-        }),
+      notice: this.#notices.notice,
     };
   }
 
@@ -129,9 +122,9 @@ class OtlpObserver implements Observer {
   startRun(run: ObservedRun): RunObservation {
     if (this.#closed) return createNoopObserver().startRun(run);
     try {
-      return observeRun(this.#environment, run, (error) => this.#onBug(error));
+      return observeRun(this.#environment, run, (error) => this.#notices.bug(error));
     } catch (error) {
-      this.#onBug(error);
+      this.#notices.bug(error);
       return createNoopObserver().startRun(run);
     }
   }
@@ -181,21 +174,8 @@ class OtlpObserver implements Observer {
   async shutdown(timeoutMs: number): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    const before = this.#sender.counts().dropped;
-    await this.#sender.close(timeoutMs);
-    const { dropped, pending } = this.#sender.counts();
     const title = TITLES[this.#config.name];
-    const lost = dropped - before;
-    if (lost > 0)
-      this.#log.warn(
-        { spans: lost },
-        `${lost} spans were not delivered to ${title} before the server stopped.`,
-      );
-    if (pending > 0)
-      this.#log.info(
-        { spans: pending },
-        `${pending} spans for ${title} wait on disk for the next start.`,
-      );
+    await closeSenders({ spans: this.#sender }, { title, log: this.#log, timeoutMs });
   }
 
   #createSender(scope: { name: string; version: string }, deps: OtlpDeps): Sender {
@@ -220,16 +200,7 @@ class OtlpObserver implements Observer {
       flushAt: this.#config.flushAt ?? 256,
       flushIntervalMs: this.#config.flushIntervalMs ?? 1_000,
       onState: (state, message) => this.#onDelivery(state, message),
-      onRefused: (record, message, kept) =>
-        this.#log.error(
-          { trace_id: record.traceId, bytes: record.bytes.length },
-          `${capital(title)} refused a span for good: ${message}${kept ? " (kept as a dead letter: aegra traces dead-letters)" : ""}`,
-        ),
-      onPartial: (rejected, message) =>
-        this.#log.error(
-          { rejected },
-          `${capital(title)} left out ${rejected} spans of an accepted request: ${message}`,
-        ),
+      ...refusals(title, "spans", this.#log),
     });
   }
 
@@ -237,31 +208,17 @@ class OtlpObserver implements Observer {
   #onDelivery(state: DeliveryState, message: string): void {
     const title = capital(TITLES[this.#config.name]);
     if (state === "up") {
-      if (this.#noticed.delete("down"))
+      if (this.#saidDown)
         this.#log.info(`${title} accepts traces again; what waited is being sent.`);
+      this.#saidDown = false;
       return;
     }
-    this.#noticed.add("down");
+    this.#saidDown = true;
     this.#log.warn(
       state === "refused"
         ? `${title} refuses the traces (${message}): check its keys. They wait in the meantime.`
         : `${title} does not accept traces (${message}). They wait and are tried again.`,
     );
-  }
-
-  #onBug(error: unknown): void {
-    this.#once("bug", () =>
-      this.#log.error(
-        { err: error },
-        "Tracing met an error of its own; the run is not affected. Said once.",
-      ),
-    );
-  }
-
-  #once(kind: string, say: () => void): void {
-    if (this.#noticed.has(kind)) return;
-    this.#noticed.add(kind);
-    say();
   }
 }
 
