@@ -5,9 +5,9 @@ import type { Stream } from "./spooled-sender.ts";
 /** What a target's observer says in the log, each thing once however often it happens. */
 export interface Notices {
   /** Something was too long, or the mask failed. */
-  notice(kind: "cut" | "mask", message: string): void;
+  readonly notice: (kind: "cut" | "mask", message: string) => void;
   /** An error of tracing's own. */
-  bug(error: unknown): void;
+  readonly bug: (error: unknown) => void;
 }
 
 export function createNotices(log: Logger): Notices {
