@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { ServerError } from "../errors.ts";
 import type { RunCreate } from "../protocol/runs.ts";
+import { toCanonicalJson } from "./canonical-json.ts";
 
 /** What is kept with a run, so that its request can be sent again. */
 export interface Idempotency {
@@ -32,13 +33,4 @@ export function toIdempotency(
     key: index === undefined ? key : `${key} ${index}`,
     hash: createHash("sha256").update(text).digest("hex"),
   };
-}
-
-/** The same text for the same value, in whatever order its fields came. */
-function toCanonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_key, item: unknown) =>
-    typeof item === "object" && item !== null && !Array.isArray(item)
-      ? Object.fromEntries(Object.entries(item).toSorted(([a], [b]) => (a < b ? -1 : 1)))
-      : item,
-  );
 }

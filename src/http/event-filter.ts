@@ -1,7 +1,10 @@
+import { toCanonicalJson } from "../engine/canonical-json.ts";
 import type { RunEvent, StreamMode } from "../protocol/runs.ts";
 
 type Batches = AsyncGenerator<RunEvent[], void, void>;
 
+/** After which silence a log has told what it has for now. */
+const SILENCE_MS = 250;
 /** Told whatever was asked for: they are about the run itself. */
 const ABOUT_THE_RUN = new Set(["metadata", "error", "feedback"]);
 
@@ -23,6 +26,37 @@ export async function* filterEvents(
     });
     if (passing.length > 0) yield passing;
   }
+}
+
+/**
+ * Only the events after the first that shows this state, for a reader who shows it already; all of them, if none
+ * of those that were told so far does.
+ */
+export async function* eventsAfterState(batches: Batches, state: unknown): Batches {
+  const shown = toCanonicalJson(state);
+  const isShown = ({ event, data }: RunEvent): boolean =>
+    event === "values" && toCanonicalJson(JSON.parse(data)) === shown;
+  const held: RunEvent[] = [];
+  for (;;) {
+    const coming = batches.next();
+    const next = await Promise.race([coming, silence()]);
+    if (!next || next.done) {
+      if (held.length > 0) yield held;
+      const late = await coming;
+      if (!late.done) yield late.value;
+      return yield* batches;
+    }
+    const found = next.value.findIndex(isShown);
+    held.push(...next.value.slice(0, found < 0 ? undefined : found));
+    if (found < 0) continue;
+    const rest = next.value.slice(found + 1);
+    yield [...held.filter(({ event }) => ABOUT_THE_RUN.has(event)), ...rest];
+    return yield* batches;
+  }
+}
+
+function silence(): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(resolve, SILENCE_MS, undefined));
 }
 
 function byMode(modes: readonly StreamMode[]): (name: string) => boolean {

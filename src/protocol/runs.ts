@@ -220,6 +220,8 @@ export const RunCreateStreamQuery = z.strictObject({ namespace: Namespaces });
 export const RunStreamQuery = z.strictObject({
   stream_mode: QueryList.pipe(z.array(StreamMode)).optional(),
   namespace: Namespaces,
+  /** What the reader shows already: only later events, or all if none of the run's `values` is of this state. */
+  checkpoint_id: z.string().max(MAX_NAME_LENGTH).optional(),
   cancel_on_disconnect: QueryFlag.default(false),
 });
 

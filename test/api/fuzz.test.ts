@@ -16,9 +16,14 @@ const INTERNALS =
 
 interface Operation {
   parameters: { name: string; in: "path" | "query" }[];
-  requestBody?: {
-    content: Record<string, { schema: { properties?: Record<string, unknown> } }>;
-  };
+  requestBody?: { content: Record<string, { schema: Schema }> };
+}
+
+interface Schema {
+  properties?: Record<string, Schema>;
+  items?: Schema;
+  anyOf?: Schema[];
+  enum?: unknown[];
 }
 
 describeDatabases("any request", (databases) => {
@@ -71,6 +76,7 @@ describeDatabases("any request", (databases) => {
       const response = await fetch(server.url + sent.path, {
         method: sent.method.toUpperCase(),
         ...(sent.body !== undefined && { body: sent.body }),
+        headers: sent.headers,
         signal: AbortSignal.timeout(PATIENCE_MS),
       });
       answer = {
@@ -128,6 +134,7 @@ interface SentRequest {
   method: string;
   path: string;
   body: string | undefined;
+  headers: Record<string, string>;
 }
 
 type Random = <T>(choices: readonly T[]) => T;
@@ -169,6 +176,8 @@ const HOSTILE: readonly unknown[] = [
   { checkpoint_id: 5, checkpoint_ns: {}, checkpoint_map: [] },
   { messages: [{ type: "nonsense" }] },
   { resume: { a: 1 } },
+  JSON.parse(`${"[".repeat(200)}${"]".repeat(200)}`),
+  JSON.parse(`${'{"a":'.repeat(200)}1${"}".repeat(200)}`),
   { goto: "nowhere" },
   { update: { nowhere: 1 } },
   ["values", "updates", "debug", "events", "messages", "custom"],
@@ -188,7 +197,8 @@ function createRequest(options: {
 }): SentRequest {
   const { path, method, operation, known, random } = options;
   // What is deleted or changed is not what the other requests need.
-  const own = known.filter((id) => method === "get" || method === "post" || id.includes("-"));
+  const safe = path.endsWith("/prune") ? ["five"] : known;
+  const own = safe.filter((id) => method === "get" || method === "post" || id.includes("-"));
   const likely = [...own, ...own, ...own];
   const word = (): string => {
     const value = random([...likely, ...HOSTILE]);
@@ -207,23 +217,54 @@ function createRequest(options: {
   }
   if (random([...Array.from({ length: 19 }, () => false), true])) query.append("nonsense", word());
   const search = query.size === 0 ? "" : `?${query.toString()}`;
-  if (method === "get") return { method, path: filled + search, body: undefined };
+  const headers: Record<string, string> = {};
+  for (const name of HEADERS) {
+    if (random([true, ...Array.from({ length: 15 }, () => false)]))
+      headers[name] = random(HOSTILE_HEADERS);
+  }
+  if (method === "get") return { method, path: filled + search, body: undefined, headers };
   const schema = operation.requestBody?.content["application/json"]?.schema;
+  const whole = random([...Array.from({ length: 14 }, () => true), false]);
+  const body = whole ? createBody(schema ?? {}, likely, random) : random(HOSTILE);
+  return { method, path: filled + search, body: JSON.stringify(body), headers };
+}
+
+/** A body of about the right form. */
+function createBody(schema: Schema, likely: readonly string[], random: Random): unknown {
+  const form = schema.anyOf ? random(schema.anyOf) : schema;
+  if (form.items) {
+    const { items } = form;
+    return Array.from({ length: random([0, 1, 2, 3]) }, () => createBody(items, likely, random));
+  }
+  if (form.enum) return random([...form.enum, ...form.enum, ...HOSTILE]);
+  if (!form.properties) return random([...likely, ...HOSTILE]);
   const body: Record<string, unknown> = {};
-  for (const name of Object.keys(schema?.properties ?? {})) {
-    if (random([true, false, false, false])) body[name] = random([...likely, ...HOSTILE]);
+  for (const [name, property] of Object.entries(form.properties)) {
+    if (random([true, false, false, false])) {
+      body[name] = random([true, false])
+        ? createBody(property, likely, random)
+        : random([...likely, ...HOSTILE]);
+    }
     // Most bodies get as far as their rarer fields only with these in place.
     else if (name === "assistant_id") body[name] = random(["five", "chat", "approval"]);
     else if (name === "graph_id") body[name] = "five";
   }
   if (random([...Array.from({ length: 19 }, () => false), true])) body["nonsense"] = 1;
-  const whole = random([...Array.from({ length: 14 }, () => true), false]);
-  return {
-    method,
-    path: filled + search,
-    body: JSON.stringify(whole ? body : random(HOSTILE)),
-  };
+  return body;
 }
+
+/** What routes read of the headers. */
+const HEADERS = ["last-event-id", "idempotency-key", "prefer", "content-type", "x-request-id"];
+const HOSTILE_HEADERS = [
+  "",
+  "-1",
+  "0",
+  "99999999999999999999",
+  "x".repeat(5_000),
+  "a b",
+  "{}",
+  "é",
+];
 
 /** Chooses, always in the same way for the same seed (mulberry32). */
 function createRandom(seed: number): Random {

@@ -170,6 +170,54 @@ describeDatabases("fields of a run", (databases) => {
     expect(joined.length).toBeGreaterThan(1);
   });
 
+  it("a join goes on after the state its reader shows", async () => {
+    const { client, url } = server;
+    const { thread_id } = await client.threads.create();
+    const { run_id } = await client.runs.create(thread_id, "five", {
+      input: { input: "x" },
+      streamMode: ["values", "updates"],
+    });
+    await client.runs.join(thread_id, run_id);
+    const path = `${url}/threads/${thread_id}/runs/${run_id}/stream`;
+    const read = async (query: string, lastEventId = "-1") =>
+      collect(wireEvents(await fetch(path + query, { headers: { "Last-Event-ID": lastEventId } })));
+    const all = await read("");
+    const history = await client.threads.getHistory<Values>(thread_id, { limit: 20 });
+    const place = history.find(({ values }) => values.trail?.length === 3)!;
+    const query = `?checkpoint_id=${place.checkpoint.checkpoint_id!}`;
+    const shown = all.findIndex(
+      ({ event, data }) => event === "values" && (data as Values).trail.length === 3,
+    );
+    expect(await read(query)).toEqual([all[0], ...all.slice(shown + 1)]);
+    expect(await read(`${query}&stream_mode=updates`)).toEqual([
+      all[0],
+      ...all.slice(shown + 1).filter(({ event }) => event === "updates"),
+    ]);
+    // One the run has not made, and a reader who has seen more than that.
+    expect(await read(`?checkpoint_id=${randomUUID()}`)).toEqual(all);
+    expect(await read(query, "1")).toEqual(all.slice(2));
+    // Also while the run goes on.
+    const input = randomUUID();
+    const running = await client.runs.create(thread_id, "feed", {
+      input: { input },
+      streamMode: ["values", "custom"],
+    });
+    await feed.entered(input);
+    feed.push(input, "early");
+    const head = (await client.threads.getState(thread_id)).checkpoint.checkpoint_id!;
+    const joined = collect(
+      client.runs.joinStream(thread_id, running.run_id, { lastEventId: "-1", checkpointId: head }),
+    );
+    feed.push(input, "late");
+    feed.end(input);
+    expect((await joined).map(({ event, data }) => [event, data as unknown])).toEqual([
+      ["metadata", expect.anything()],
+      ["custom", "early"],
+      ["custom", "late"],
+      ["values", expect.objectContaining({ input })],
+    ]);
+  });
+
   it("cancel: a reason, a wait, and at once", async () => {
     const { client, url } = server;
     const { thread_id } = await client.threads.create();

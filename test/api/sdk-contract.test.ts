@@ -11,10 +11,7 @@ import { startServer } from "../support/server.ts";
  * sub-client of a newer client fails here, instead of being refused or dropped in a user's hands.
  */
 
-/** What this server does not have yet. An entry that is not needed any more fails the test too. */
-const NOT_YET: readonly string[] = ["runs.joinStream: query checkpoint_id"];
-
-/** What is refused by its name, with the reason. */
+/** What is refused by its name, with the reason. An entry that is not needed any more fails the test too. */
 const REFUSED: readonly string[] = [
   // Runs are traced to Langfuse; there is no LangSmith to choose a project of.
   "runs.create: body langsmith_tracer",
@@ -307,7 +304,7 @@ describe("the official client and /openapi.json", () => {
           missing.push(...lacks(request).map((what) => `${name}.${method}: ${what}`));
       }
     }
-    expect([...new Set(missing)].toSorted()).toEqual([...NOT_YET, ...REFUSED].toSorted());
+    expect([...new Set(missing)].toSorted()).toEqual(REFUSED);
   });
 
   /** What of a request the document does not know. */

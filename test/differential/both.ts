@@ -22,6 +22,7 @@ export const GRAPHS = [
   "inspect",
   "memory",
   "factory",
+  "tools",
 ] as const;
 
 /** How many cases are under way at the same time. */

@@ -217,6 +217,27 @@ const resources: readonly Intended[] = [
     when: (difference) => added(difference) && difference.at !== "cancel/thread/body/values",
   },
   {
+    id: "updates-name-their-graph",
+    reason: "A checkpoint that a client wrote says of which graph it is, as a run's does.",
+    at: [
+      "a thread with a history*/*/body/metadata/graph_id",
+      "a thread with a history*/*/body/*/metadata/graph_id",
+    ],
+    when: added,
+  },
+  {
+    id: "questions-of-runs",
+    reason:
+      "A run says which run's question it answers, and which questions it went past without an answer.",
+    at: [
+      "**/body/resumed_from",
+      "**/body/dropped_interrupts",
+      "**/body/*/resumed_from",
+      "**/body/*/dropped_interrupts",
+    ],
+    when: added,
+  },
+  {
     id: "kwargs-are-the-clients",
     reason: "A run's `kwargs` show what the client asked for, without what the server adds.",
     at: ["**/kwargs/**"],
@@ -236,6 +257,7 @@ const resources: readonly Intended[] = [
       "cancel/thread/body/values",
       "wait for a graph that never ends/thread/body/values/**",
       "a state, updated/thread/body/interrupts/*",
+      "a thread with a history*/create/body/status",
     ],
   },
   {
@@ -248,7 +270,10 @@ const resources: readonly Intended[] = [
     id: "subgraph-checkpoints",
     reason:
       "A task that is a subgraph says at which checkpoint it is, also where its state is shown.",
-    at: ["resume a subgraph/state/body/tasks/*/checkpoint"],
+    at: [
+      "resume a subgraph/state/body/tasks/*/checkpoint",
+      "a subgraph's state/after/body/tasks/*/checkpoint",
+    ],
   },
   {
     id: "deleted-runs-leave-their-state",

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { RunEngine } from "../../engine/runs.ts";
+import type { ThreadStates } from "../../engine/threads.ts";
 import { toIdempotency } from "../../engine/idempotency.ts";
 import { ServerError } from "../../errors.ts";
 import { Uuid } from "../../protocol/common.ts";
@@ -16,7 +17,7 @@ import {
 import type { Filter } from "../../protocol/filters.ts";
 import type { RunRecord, RunRepository } from "../../storage/runs.ts";
 import type { ThreadRepository } from "../../storage/threads.ts";
-import { filterEvents } from "../event-filter.ts";
+import { eventsAfterState, filterEvents } from "../event-filter.ts";
 import { toPatientJson } from "../keep-alive.ts";
 import { pick } from "../pagination.ts";
 import {
@@ -37,6 +38,7 @@ export interface RunRouteDeps {
   engine: RunEngine;
   runs: RunRepository;
   threads: ThreadRepository;
+  states: ThreadStates;
   serialise: (value: unknown) => string;
   /** What the API adds to a run: its trace, while tracing is on. */
   trace: (run: RunRecord) => { trace_id?: string; trace_url?: string };
@@ -87,11 +89,15 @@ function createHandlers(deps: RunRouteDeps) {
       after: number;
       modes?: StreamMode[] | undefined;
       namespaces: string[] | undefined;
+      /** The state the reader shows already, where it names one. */
+      shown?: unknown;
       cancelWhenGone: boolean;
     },
   ): Response => {
     const gone = new AbortController();
-    const batches = filterEvents(engine.events(run, options.after, gone.signal), options);
+    const all = engine.events(run, options.after, gone.signal);
+    const unseen = options.shown === undefined ? all : eventsAfterState(all, options.shown);
+    const batches = filterEvents(unseen, options);
     return toEventStream(batches, {
       headers: locations(run),
       onGone() {
@@ -99,6 +105,20 @@ function createHandlers(deps: RunRouteDeps) {
         if (options.cancelWhenGone) cancel(run);
       },
     });
+  };
+
+  /** The state at a checkpoint, as it is in a stream; `undefined` where there is none. */
+  const stateAt = async (run: RunRecord, checkpointId: string): Promise<unknown> => {
+    const thread = await threads.get(run.thread_id, undefined);
+    if (!thread) return undefined;
+    try {
+      const place = { checkpoint_id: checkpointId };
+      const { values } = await deps.states.read(thread, place, { subgraphs: false });
+      return JSON.parse(deps.serialise(values));
+    } catch (error) {
+      if (error instanceof ServerError && error.code === "not_found") return undefined;
+      throw error;
+    }
   };
 
   const answer = (run: RunRecord, cancelWhenGone: boolean): Response => {
@@ -117,6 +137,7 @@ function createHandlers(deps: RunRouteDeps) {
     create,
     get,
     follow,
+    stateAt,
     answer,
     show: (run: RunRecord): Run => toRun(run, deps.trace(run)),
     accept: (run: RunRecord): Run => toAcceptedRun(run, deps.trace(run)),
@@ -260,7 +281,7 @@ function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
 
 /** Join and join stream. */
 function followRoutes(handlers: Handlers): Route[] {
-  const { get, follow, answer } = handlers;
+  const { get, follow, stateAt, answer } = handlers;
   const stream = async (
     request: Pick<
       RouteRequest<
@@ -270,13 +291,20 @@ function followRoutes(handlers: Handlers): Route[] {
       >,
       "params" | "query" | "headers" | "filter"
     >,
-  ): Promise<RouteAnswer> =>
-    follow(await get(request.params, request.filter), {
-      after: toCursor(request.headers.get("last-event-id")),
-      modes: request.query.stream_mode,
-      namespaces: request.query.namespace,
-      cancelWhenGone: request.query.cancel_on_disconnect,
+  ): Promise<RouteAnswer> => {
+    const { query } = request;
+    const run = await get(request.params, request.filter);
+    const after = toCursor(request.headers.get("last-event-id"));
+    // Whoever has seen events knows better where to go on.
+    const place = after < 0 ? query.checkpoint_id : undefined;
+    return follow(run, {
+      after,
+      modes: query.stream_mode,
+      namespaces: query.namespace,
+      shown: place === undefined ? undefined : await stateAt(run, place),
+      cancelWhenGone: query.cancel_on_disconnect,
     });
+  };
   return [
     route({
       method: "get",

@@ -112,6 +112,103 @@ export const resourceCases: Cases = {
     });
     await probe.send("state after", `GET /threads/${thread}/state`);
   },
+  "a thread with a history": async (probe) => {
+    const created = await probe.send("create", "POST /threads", {
+      body: {
+        metadata: { graph_id: "steps" },
+        supersteps: [
+          { updates: [{ values: { input: "made" }, as_node: "__start__" }] },
+          { updates: [{ values: { trail: ["by hand"] }, as_node: "one" }] },
+        ],
+      },
+    });
+    const thread = (created.body as { thread_id: string }).thread_id;
+    await nameCheckpoints(probe, thread);
+    await probe.send("state", `GET /threads/${thread}/state`);
+    await probe.send("history", `GET /threads/${thread}/history`);
+    await probe.send("go on", `POST /threads/${thread}/runs/wait`, {
+      body: { assistant_id: "steps", input: null },
+    });
+  },
+  "a thread with a history that goes elsewhere": async (probe) => {
+    const created = await probe.send("create", "POST /threads", {
+      body: {
+        metadata: { graph_id: "steps" },
+        supersteps: [
+          { updates: [{ values: { input: "made" }, as_node: "__start__" }] },
+          {
+            updates: [{ command: { update: { trail: ["command"] }, goto: "two" }, as_node: "one" }],
+          },
+        ],
+      },
+    });
+    const thread = (created.body as { thread_id: string }).thread_id;
+    await nameCheckpoints(probe, thread);
+    await probe.send("state", `GET /threads/${thread}/state`);
+  },
+  "a copy": async (probe) => {
+    const thread = await probe.thread();
+    await probe.client.runs.wait(thread, "approval", INPUT);
+    await nameCheckpoints(probe, thread);
+    const copied = await probe.fetch(`POST /threads/${thread}/copy`);
+    const { thread_id: copy, values } = copied.body as { thread_id: string; values: unknown };
+    probe.record("copy", { status: copied.status, body: { values } });
+    await probe.send("state", `GET /threads/${copy}/state`);
+    await probe.send("history", `GET /threads/${copy}/history`);
+    await probe.send("resume", `POST /threads/${copy}/runs/wait`, {
+      body: { assistant_id: "approval", command: { resume: "yes" } },
+    });
+    await probe.send("original", `GET /threads/${thread}`);
+  },
+  "an older state, updated": async (probe) => {
+    const thread = await probe.thread();
+    await probe.client.runs.wait(thread, "steps", INPUT);
+    const [, second] = await nameCheckpoints(probe, thread);
+    await probe.send("by id", `POST /threads/${thread}/state`, {
+      body: { values: { trail: ["forked"] }, as_node: "one", checkpoint_id: second! },
+    });
+    await probe.send("as a checkpoint", `POST /threads/${thread}/state`, {
+      body: {
+        values: { trail: ["again"] },
+        as_node: "one",
+        checkpoint: { checkpoint_id: second!, checkpoint_ns: "" },
+      },
+    });
+    await probe.send("nothing", `POST /threads/${thread}/state`, { body: { values: null } });
+    await nameCheckpoints(probe, thread);
+    await probe.send("history", `GET /threads/${thread}/history`);
+  },
+  "a subgraph's state": async (probe) => {
+    const thread = await probe.thread();
+    await probe.client.runs.wait(thread, "nested", INPUT);
+    const state = await probe.client.threads.getState(thread);
+    const checkpoint = state.tasks[0]!.checkpoint!;
+    await probe.send("at its namespace", `POST /threads/${thread}/state/checkpoint`, {
+      body: { checkpoint: { checkpoint_ns: checkpoint.checkpoint_ns } },
+    });
+    await probe.send("update", `POST /threads/${thread}/state`, {
+      body: {
+        values: { trail: ["inside"] },
+        as_node: "ask",
+        checkpoint: { checkpoint_ns: checkpoint.checkpoint_ns },
+      },
+    });
+    await probe.send("after", `GET /threads/${thread}/state?subgraphs=true`);
+  },
+  "threads, searched by their values": async (probe) => {
+    const mark = probe.id("mark");
+    const thread = await probe.thread();
+    await probe.client.threads.update(thread, { metadata: { mark } });
+    await probe.client.runs.wait(thread, "steps", { input: { input: mark } });
+    for (const [label, values] of [
+      ["found", { input: mark }],
+      ["not found", { input: "other" }],
+    ] as const) {
+      await probe.send(label, "POST /threads/search", {
+        body: { metadata: { mark }, values, ids: [thread], select: ["thread_id", "values"] },
+      });
+    }
+  },
   "a state update on a new thread": async (probe) => {
     const thread = await probe.thread();
     await probe.send("update", `POST /threads/${thread}/state`, {

@@ -50,6 +50,32 @@ export const streamCases: Cases = {
       [`${mode} of parallel tasks`, stream("routed", mode)],
     ]),
   ),
+  ...Object.fromEntries(MODES.map((mode) => [`${mode} of a tool`, stream("tools", mode, HUMAN)])),
+  ...Object.fromEntries(
+    ["custom", "checkpoints", "events", "messages", "messages-tuple", "tools"].flatMap((mode) => [
+      [`${mode} of an interrupt`, stream("approval", mode)],
+      [`${mode} of a failure`, stream("failing", mode)],
+    ]),
+  ),
+  ...Object.fromEntries(
+    ["debug", "tasks", "checkpoints"].map((mode) => [
+      `${mode} of a subgraph's interrupt with subgraphs`,
+      stream("nested", mode, { ...INPUT, stream_subgraphs: true }),
+    ]),
+  ),
+  ...Object.fromEntries(
+    ["values", "updates", "debug", "tasks", "checkpoints"].flatMap((mode) => [
+      [
+        `${mode} of a breakpoint before a node`,
+        stream("steps", mode, { ...INPUT, interrupt_before: ["two"] }),
+      ],
+      [
+        `${mode} of a breakpoint after a node`,
+        stream("steps", mode, { ...INPUT, interrupt_after: ["one"] }),
+      ],
+    ]),
+  ),
+  "every mode at once": stream("steps", ["values", "updates", "custom", "debug", "tasks"]),
   "values of a subgraph's interrupt": stream("nested", "values", {
     ...INPUT,
     stream_subgraphs: true,

@@ -5,8 +5,11 @@ import {
   AIMessage,
   AIMessageChunk,
   HumanMessage,
+  ToolMessage,
   type BaseMessage,
 } from "@langchain/core/messages";
+import { tool } from "@langchain/core/tools";
+import { z } from "zod";
 import { ChatGenerationChunk, type ChatResult } from "@langchain/core/outputs";
 import {
   Annotation,
@@ -172,6 +175,35 @@ export const routed = new StateGraph(Trail)
   .addConditionalEdges("right", () => ["a", "b", "c"].map((input) => new Send("leaf", { input })), [
     "leaf",
   ])
+  .compile();
+
+const lookUp = tool(
+  async ({ city }: { city: string }, config: LangGraphRunnableConfig) => {
+    config.writer?.({ looking: city });
+    if (city === "Nowhere") throw new RangeError("No such city");
+    return `Sun in ${city}`;
+  },
+  { name: "look_up", description: "The weather", schema: z.object({ city: z.string() }) },
+);
+
+/** Calls a tool with its input, as an agent's tool node would. */
+export const tools = new StateGraph(MessagesAnnotation)
+  .addNode("agent", async (state: typeof MessagesAnnotation.State) => ({
+    messages: [
+      new AIMessage({
+        id: "call",
+        content: "",
+        tool_calls: [{ id: "call-1", name: "look_up", args: { city: state.messages[0]!.text } }],
+      }),
+    ],
+  }))
+  .addNode("tools", async (_state, config: LangGraphRunnableConfig) => {
+    const [{ id, args }] = [{ id: "call-1", args: { city: "Oslo" } }];
+    const content = String(await lookUp.invoke(args, config));
+    return { messages: [new ToolMessage({ id: "result", tool_call_id: id, content })] };
+  })
+  .addEdge("__start__", "agent")
+  .addEdge("agent", "tools")
   .compile();
 
 /** Tells what it found in its config. */
