@@ -72,8 +72,9 @@ export class Webhooks {
     this.#policy = createWebhookPolicy(options.config);
   }
 
-  /** Begins to send. */
+  /** Begins to send, unless webhooks are switched off: what waits then goes on waiting. */
   open(): void {
+    if (!this.#options.config.enabled) return;
     this.#timer = setInterval(() => this.poke(), LOOK_MS);
     this.poke();
   }
