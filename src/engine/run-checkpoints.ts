@@ -57,7 +57,10 @@ async function rollback(
   { checkpoints, store, runs }: RunCheckpointsOptions,
 ): Promise<LeftState> {
   const before = await runs.checkpointBefore(run);
-  await checkpoints.deleteAfter(run.thread_id, before);
+  await checkpoints.deleteAfter(run.thread_id, before, {
+    runId: run.run_id,
+    attempt: run.attempt,
+  });
   const config = { configurable: { thread_id: run.thread_id } };
   const snapshot = await graphs
     .bind(run.graph_id, {

@@ -1,3 +1,4 @@
+import { ServerError } from "../errors.ts";
 import { mergeRows } from "./checkpoint-rows.ts";
 import type { SaveRows, WriteRow } from "./checkpoint-rows.ts";
 import type { Queryable } from "./database.ts";
@@ -44,6 +45,16 @@ export async function saveRows(
   );
   const held = new Set(rows[0]?.held ?? []);
   return new Set(guards.filter((_, index) => !held.has(index + 1)));
+}
+
+/** Locks a run against a change of hands for the rest of the transaction. Rejects with `conflict` if it has changed. */
+export async function assertHeld(tx: Queryable, { runId, attempt }: LeaseGuard): Promise<void> {
+  const { rows } = await tx.query(
+    "SELECT 1 FROM runs WHERE run_id = $1 AND attempt = $2 AND status = 'running' FOR SHARE",
+    [runId, attempt],
+  );
+  if (rows.length > 0) return;
+  throw new ServerError("conflict", `Run ${runId} is no longer held by its attempt ${attempt}.`);
 }
 
 /** `guard` is the number of the row's guard, counted from 1; 0 is none. */

@@ -1,6 +1,7 @@
 import { GroupCommitter } from "./checkpoint-committer.ts";
 import { RunCheckpointSaver } from "./checkpoint-saver.ts";
 import type { RunSaverOptions } from "./checkpoint-saver.ts";
+import { assertHeld, type LeaseGuard } from "./checkpoint-statement.ts";
 import { deleteAfter, deleteThread } from "./checkpoint-threads.ts";
 import type { Database } from "./database.ts";
 
@@ -17,9 +18,14 @@ export interface Checkpoints {
   deleteThread(threadId: string): Promise<void>;
   /**
    * Takes a thread back to one of its checkpoints, or to none: removes what is newer, in all namespaces.
-   * Interrupts the checkpoint was waiting at wait again.
+   * Interrupts the checkpoint was waiting at wait again. Rejects with `conflict`, and removes nothing, if the
+   * guard's attempt is not the running one any more.
    */
-  deleteAfter(threadId: string, checkpointId: string | undefined): Promise<void>;
+  deleteAfter(
+    threadId: string,
+    checkpointId: string | undefined,
+    guard?: LeaseGuard,
+  ): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -32,10 +38,13 @@ export function openCheckpoints(database: Database): Checkpoints {
       await committer.settled(threadId);
       await deleteThread(database, threadId);
     },
-    deleteAfter: async (threadId, checkpointId) => {
+    deleteAfter: async (threadId, checkpointId, guard) => {
       await committer.settled(threadId);
-      if (checkpointId === undefined) await deleteThread(database, threadId);
-      else await deleteAfter(database, threadId, checkpointId);
+      await database.transaction(async (tx) => {
+        if (guard) await assertHeld(tx, guard);
+        if (checkpointId === undefined) await deleteThread(tx, threadId);
+        else await deleteAfter(tx, threadId, checkpointId);
+      });
     },
     close: () => committer.settled(),
   };

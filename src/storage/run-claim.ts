@@ -77,6 +77,9 @@ export const CLAIM = `
       SELECT r.run_id FROM runs r
       WHERE r.status = 'pending' AND ${THREAD("r")} = t.hash AND r.available_at <= now()
       ORDER BY ${THREAD("r")}, r.position LIMIT 1) head
+  ), running AS MATERIALIZED (
+    SELECT coalesce(user_id, '') AS user_id, assistant_id, count(*) AS runs
+    FROM runs WHERE status = 'running' GROUP BY 1, 2
   ), free AS MATERIALIZED (
     SELECT r.* FROM candidates CROSS JOIN LATERAL (
       SELECT r.run_id, r.thread_id, coalesce(r.user_id, '') AS user_id, r.assistant_id, r.available_at, r.position
@@ -85,9 +88,8 @@ export const CLAIM = `
       AND ${NONE(`runs o WHERE ${THREAD("o")} = ${THREAD("r")} AND o.thread_id::text = r.thread_id::text
         AND o.status = 'pending' AND o.position < r.position AND o.available_at <= now()`)}
       AND ${NONE("threads t WHERE t.thread_id = r.thread_id AND t.writing_until > now()")}
-  ), running AS MATERIALIZED (
-    SELECT coalesce(user_id, '') AS user_id, assistant_id, count(*) AS runs
-    FROM runs WHERE status = 'running' GROUP BY 1, 2
+      AND ($6::int IS NULL OR $6::int >
+        coalesce((SELECT sum(g.runs) FROM running g WHERE g.assistant_id = r.assistant_id), 0))
   ), by_user AS (
     SELECT f.*, row_number() OVER (PARTITION BY f.user_id ORDER BY f.available_at, f.position)
       + coalesce((SELECT sum(r.runs) FROM running r WHERE r.user_id = f.user_id), 0) AS of_user
