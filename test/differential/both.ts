@@ -23,6 +23,7 @@ export const GRAPHS = [
   "memory",
   "factory",
   "tools",
+  "typed",
 ] as const;
 
 /** How many cases are under way at the same time. */

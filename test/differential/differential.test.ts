@@ -6,6 +6,7 @@ import { createGraphRegistry } from "../../src/graphs/registry.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { startServer } from "../support/server.ts";
 import { GRAPHS, differences, openGraphs, record } from "./both.ts";
+import { introspectionCases } from "./cases/introspection.ts";
 import { refusalCases } from "./cases/refusals.ts";
 import { resourceCases } from "./cases/resources.ts";
 import { runCases } from "./cases/runs.ts";
@@ -28,7 +29,13 @@ describe("the official dev server and this one", () => {
     await installOracle();
     const [official, ours] = await Promise.all([startOfficial(), startOurs()]);
     // The official server changes a graph in place for a run without a thread, under the feet of others.
-    const threaded = { ...streamCases, ...runCases, ...resourceCases, ...refusalCases };
+    const threaded = {
+      ...streamCases,
+      ...runCases,
+      ...resourceCases,
+      ...refusalCases,
+      ...introspectionCases,
+    };
     for (const cases of [threaded, statelessCases]) {
       const [theirs, own] = await Promise.all([record(official, cases), record(ours, cases)]);
       found = [...found, ...differences(theirs, own)];

@@ -20,6 +20,7 @@ import {
   interrupt,
   type LangGraphRunnableConfig,
 } from "@langchain/langgraph";
+import { z } from "zod";
 
 const Trail = Annotation.Root({
   input: Annotation<string>(),
@@ -238,6 +239,23 @@ export const memory = new StateGraph(Trail)
     return { trail: [before] };
   })
   .addEdge("__start__", "remember")
+  .compile();
+
+/** Takes and gives something else than its state, and a context. */
+export const typed = new StateGraph(
+  z.object({
+    question: z.string().describe("What is asked"),
+    limit: z.number(),
+    answer: z.string(),
+  }),
+  {
+    input: z.object({ question: z.string(), limit: z.number().default(3) }),
+    output: z.object({ answer: z.string() }),
+    context: z.object({ model: z.enum(["small", "large"]) }),
+  },
+)
+  .addNode("reply", () => ({ answer: "Yes" }))
+  .addEdge("__start__", "reply")
   .compile();
 
 /** A factory, which is told for what the graph is needed. */
