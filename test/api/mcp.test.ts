@@ -151,4 +151,19 @@ describeDatabases("MCP", (databases) => {
     expect((await request(server.url, "/mcp")).status).toBe(405);
     expect((await request(server.url, "/mcp", { method: "DELETE" })).status).toBe(405);
   });
+
+  it("is known by its runs: who called, in which connection", async () => {
+    const { rows } = await server.inspect((database) =>
+      database.query<{ trigger: string; session: string | null; request: string }>(
+        `SELECT origin ->> 'trigger' AS trigger, origin ->> 'session_id' AS session,
+           metadata ->> 'mcp_request_id' AS request
+         FROM runs WHERE metadata ? 'session_id'`,
+      ),
+    );
+    expect(rows.length).toBeGreaterThan(5);
+    expect(new Set(rows.map(({ trigger }) => trigger))).toEqual(new Set(["mcp"]));
+    const [session, ...others] = new Set(rows.map((row) => row.session));
+    expect([session, others]).toEqual([expect.stringMatching(/^[0-9a-f-]{36}$/), []]);
+    expect(new Set(rows.map((row) => row.request)).size).toBe(rows.length);
+  });
 });
