@@ -20,7 +20,6 @@ import {
   interrupt,
   type LangGraphRunnableConfig,
 } from "@langchain/langgraph";
-import { z } from "zod";
 
 const Trail = Annotation.Root({
   input: Annotation<string>(),
