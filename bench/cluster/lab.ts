@@ -28,6 +28,8 @@ export interface LabOptions {
   /** Between two faults, about. */
   gapMs: number;
   seed: number;
+  /** How long a lease lasts. */
+  leaseMs: number;
   /** A migrated or empty database; without it, a PostgreSQL is started that can be paused and restarted. */
   databaseUrl?: string | undefined;
   /** Whether runs are traced, and the traces are looked for. */
@@ -49,7 +51,6 @@ export interface LabResult extends Verdict {
   output: string[];
 }
 
-const LEASE_MS = 10_000;
 /** A run may be lost three times before it is given up. */
 const SETTLE_MS = 90_000;
 const TRACES_MS = 30_000;
@@ -107,7 +108,7 @@ async function talk(options: LabOptions, database: LabDatabase, room: Room): Pro
     "graphs.ts": await readFile(graphs, "utf8"),
     "aegra.json": JSON.stringify({
       graphs: { talk: "./graphs.ts:talk", probe: "./graphs.ts:probe" },
-      workers: { grace_seconds: 5 },
+      workers: { grace_seconds: 5, lease_seconds: options.leaseMs / 1_000 },
     }),
   });
   keep(project, (it) => it.remove());
@@ -131,7 +132,7 @@ async function talk(options: LabOptions, database: LabDatabase, room: Room): Pro
     return new Talker({ client, random: own, pauseMs: options.pauseMs, until: over }).talk();
   });
   const injecting = injectFaults(
-    { database, members, random, leaseMs: LEASE_MS },
+    { database, members, random, leaseMs: options.leaseMs },
     { kinds: options.faults, gapMs: options.gapMs, until: over },
   );
   const watch = watchAnswers(client, over);

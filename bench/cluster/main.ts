@@ -4,7 +4,7 @@
  * compared with the database: runs, events, checkpoints, questions, traces.
  *
  *   npm run cluster -- [--seconds 60] [--conversations 16] [--pause 500] [--api 2] [--workers 2] [--all 0]
- *                      [--faults all|none|"kill -9,SIGTERM,..."] [--every 4] [--seed 1] [--untraced] [--write]
+ *                      [--faults all|none|"kill -9,SIGTERM,..."] [--every 4] [--seed 1] [--lease 10] [--untraced] [--write]
  *
  * `--every` is the time between two faults in seconds, about. The same seed chooses the same faults and turns; when
  * they meet what is for the machine to decide. `--write` puts the numbers into docs/reliability.md. The exit code is 1
@@ -27,6 +27,7 @@ const { values: flags } = parseArgs({
     faults: { type: "string", default: "all" },
     every: { type: "string", default: "4" },
     seed: { type: "string", default: "1" },
+    lease: { type: "string", default: "10" },
     untraced: { type: "boolean", default: false },
     logs: { type: "boolean", default: false },
     write: { type: "boolean", default: false },
@@ -45,6 +46,7 @@ const result = await runLab({
   faults: toKinds(flags.faults),
   gapMs: Number(flags.every) * 1_000,
   seed: Number(flags.seed),
+  leaseMs: Number(flags.lease) * 1_000,
   traced: !flags.untraced,
 });
 if (flags.logs) process.stderr.write(result.output.join("\n"));

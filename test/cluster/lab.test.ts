@@ -13,9 +13,10 @@ describe("a cluster under faults", () => {
       conversations: 3,
       pauseMs: 200,
       roles: ["api", "all"],
-      faults: ["kill -9", "dropped connections", "lost notifications"],
+      faults: ["kill -9", "dropped connections", "lost notifications", "paused process"],
       gapMs: 1_000,
       seed: 7,
+      leaseMs: 3_000,
       databaseUrl,
       traced: true,
     });

@@ -46,6 +46,8 @@ env:
   {{- end }}
   - name: LOG_FORMAT
     value: json
+  - name: AEGRA_TRACES_SPOOL
+    value: {{ .Values.traces.spool | quote }}
   - name: N_JOBS_PER_WORKER
     value: {{ .Values.worker.concurrency | quote }}
   - name: BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS
