@@ -30,6 +30,8 @@ export interface ConversationOptions {
   /** Between two turns, at most. */
   pauseMs: number;
   until: () => boolean;
+  /** Is called for each run that was followed to its end. */
+  onRun: () => void;
 }
 
 /**
@@ -93,6 +95,7 @@ export class Talker {
     if (view.follows) await this.#follow(view);
     else if (view.answer === undefined) await this.#join(view);
     view.elapsedMs = performance.now() - from;
+    this.#options.onRun();
     return true;
   }
 

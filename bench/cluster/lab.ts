@@ -19,6 +19,8 @@ import type { Kind } from "./views.ts";
 
 export interface LabOptions {
   durationMs: number;
+  /** Goes on, for as long as `PATIENCE` durations, until clients have seen so many runs to their end. */
+  minimumRuns: number;
   /** Clients that talk at the same time. */
   conversations: number;
   /** Between two turns of a client, at most. */
@@ -51,6 +53,7 @@ export interface LabResult extends Verdict {
   output: string[];
 }
 
+const PATIENCE = 6;
 /** A run may be lost three times before it is given up. */
 const SETTLE_MS = 90_000;
 const TRACES_MS = 30_000;
@@ -124,12 +127,19 @@ async function talk(options: LabOptions, database: LabDatabase, room: Room): Pro
   const proxy = keep(await openProxy(() => members.urls()), (it) => it.close());
 
   const random = createRandom(options.seed);
-  const until = Date.now() + options.durationMs;
-  const over = (): boolean => Date.now() > until;
+  const begun = Date.now();
+  let seen = 0;
+  const over = (): boolean => {
+    const passedMs = Date.now() - begun;
+    const enough = seen >= options.minimumRuns || passedMs > options.durationMs * PATIENCE;
+    return enough && passedMs > options.durationMs;
+  };
   const client = createClient(proxy.url);
   const talkers = Array.from({ length: options.conversations }, (_, at) => {
     const own = createRandom(options.seed * 1_000 + at);
-    return new Talker({ client, random: own, pauseMs: options.pauseMs, until: over }).talk();
+    const { pauseMs } = options;
+    const onRun = (): void => void (seen += 1);
+    return new Talker({ client, random: own, pauseMs, until: over, onRun }).talk();
   });
   const injecting = injectFaults(
     { database, members, random, leaseMs: options.leaseMs },
