@@ -60,7 +60,7 @@ export const FAULTS = {
 /** One fault after the other, chosen at random, with `gapMs` or so in between, until `until` says so. */
 export async function injectFaults(
   scene: Scene,
-  options: { kinds: readonly FaultKind[]; gapMs: number; until: () => boolean },
+  options: { kinds: readonly FaultKind[]; most: number; gapMs: number; until: () => boolean },
 ): Promise<Fault[]> {
   const faults: Fault[] = [];
   const { random } = scene;
@@ -69,7 +69,8 @@ export async function injectFaults(
   for (;;) {
     const restMs = random.between(options.gapMs / 2, options.gapMs * 1.5);
     await new Promise((resolve) => setTimeout(resolve, restMs));
-    if (options.until() || options.kinds.length === 0) return faults;
+    if (options.until() || options.kinds.length === 0 || faults.length >= options.most)
+      return faults;
     if (left.length === 0) left = [...options.kinds];
     const kind = random.pick(left);
     left = left.filter((other) => other !== kind);

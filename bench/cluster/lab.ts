@@ -27,6 +27,8 @@ export interface LabOptions {
   pauseMs: number;
   roles: readonly Role[];
   faults: readonly FaultKind[];
+  /** After so many faults there are none. */
+  maxFaults: number;
   /** Between two faults, about. */
   gapMs: number;
   seed: number;
@@ -143,7 +145,7 @@ async function talk(options: LabOptions, database: LabDatabase, room: Room): Pro
   });
   const injecting = injectFaults(
     { database, members, random, leaseMs: options.leaseMs },
-    { kinds: options.faults, gapMs: options.gapMs, until: over },
+    { kinds: options.faults, most: options.maxFaults, gapMs: options.gapMs, until: over },
   );
   const watch = watchAnswers(client, over);
   const [faults, conversations] = await Promise.all([injecting, Promise.all(talkers)]);

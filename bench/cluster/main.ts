@@ -45,6 +45,7 @@ const result = await runLab({
     ...times("all", flags.all),
   ],
   faults: toKinds(flags.faults),
+  maxFaults: Number.POSITIVE_INFINITY,
   gapMs: Number(flags.every) * 1_000,
   seed: Number(flags.seed),
   leaseMs: Number(flags.lease) * 1_000,

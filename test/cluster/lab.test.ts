@@ -13,8 +13,9 @@ describe("a cluster under faults", () => {
       minimumRuns: 12,
       conversations: 3,
       pauseMs: 200,
-      roles: ["api", "all"],
-      faults: ["kill -9", "dropped connections", "lost notifications", "paused process"],
+      roles: ["all", "all"],
+      faults: ["kill -9", "dropped connections", "paused process"],
+      maxFaults: 3,
       gapMs: 1_000,
       seed: 7,
       leaseMs: 3_000,
@@ -24,7 +25,7 @@ describe("a cluster under faults", () => {
     expect(result.violations).toEqual([]);
     expect(result.untraced).toEqual([]);
     expect(result.faults.map((fault) => fault.what).join()).not.toContain("failed");
-    expect(new Set(result.faults.map((fault) => fault.kind)).size).toBeGreaterThan(1);
+    expect(result.faults).toHaveLength(3);
     expect(result.runs.length).toBeGreaterThanOrEqual(12);
     expect(result.exits).toEqual([0, 0]);
   }, 120_000);
