@@ -29,7 +29,11 @@ export async function authorizeRoute<Body>(
   const asked = { params: toRecord(params), query: toRecord(query), body: toRecord(body) };
   const given = value ? value(asked) : asked.params;
   const answer = await authorize(permission, given);
-  const changed = changedBody(permission, { schema: route.body, asked }, answer.value, given);
+  // Without a handler nothing has changed, and nothing need be compared.
+  const changed =
+    answer.value === given
+      ? undefined
+      : changedBody(permission, { schema: route.body, asked }, answer.value, given);
   assertWithin(answer.filter, permission, changed?.["metadata"] ?? asked.body["metadata"]);
   return { filter: answer.filter, body: changed ? (changed as Body) : body };
 }
@@ -81,9 +85,12 @@ function changedBody(
   // A handler for everything writes metadata everywhere, also where nothing of the request is called so.
   const isMeant = (name: string): boolean =>
     name !== "metadata" || (schema instanceof z.ZodObject && "metadata" in schema.shape);
-  const names = Object.keys(given).filter((name) => isMeant(name));
-  const only = Object.fromEntries(names.map((name) => [name, given[name]]));
   const object = schema instanceof z.ZodObject ? schema : z.object({});
+  const names = Object.keys(given).filter((name) => isMeant(name));
+  // What the value has made up for a field that the client left out, such as an id, is a change too.
+  const only = Object.fromEntries(
+    names.map((name) => [name, name in object.shape ? asked.body[name] : given[name]]),
+  );
   const changes = changesOf(event, object, { given: only, left });
   return Object.keys(changes).length === 0 ? undefined : { ...asked.body, ...changes };
 }

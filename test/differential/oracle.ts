@@ -57,6 +57,8 @@ export async function startOracle(options: {
   graphs: Record<string, string>;
   /** Runs it executes at the same time. */
   workers: number;
+  /** `./file.ts:export`. */
+  auth?: string;
   nodeOptions?: string[];
 }): Promise<Oracle> {
   const resolve = createRequire(join(FOLDER, "package.json")).resolve;
@@ -66,6 +68,7 @@ export async function startOracle(options: {
     nWorkers: options.workers,
     cwd: options.cwd,
     graphs: options.graphs,
+    ...(options.auth !== undefined && { auth: { path: options.auth } }),
   };
   const loader = pathToFileURL(resolve("tsx")).href;
   const child = spawn(

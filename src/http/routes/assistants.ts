@@ -57,7 +57,7 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       permission: "assistants:create",
       body: AssistantCreate,
       value: ({ body }) => ({
-        assistant_id: body["assistant_id"],
+        assistant_id: body["assistant_id"] ?? uuid7(),
         graph_id: body["graph_id"],
         config: body["config"],
         context: body["context"],
@@ -109,7 +109,7 @@ function resourceRoutes(deps: AssistantRouteDeps): Route[] {
       tag: "Assistants",
       permission: "assistants:search",
       body: AssistantFilter,
-      value: ({ body }) => searchValue(body, {}),
+      value: ({ body }) => searchValue(body, { limit: 0, offset: 0 }),
       answer: { status: 200, description: "How many there are", schema: z.int() },
       handle: async ({ body, filter }) => ({ json: await deps.assistants.count(body, filter) }),
     }),

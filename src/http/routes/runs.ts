@@ -221,6 +221,11 @@ function resourceRoutes(deps: RunRouteDeps, handlers: Handlers): Route[] {
       permission: "threads:search",
       params: ThreadParams,
       query: RunListQuery,
+      value: ({ params, query }) => ({
+        thread_id: params["thread_id"],
+        metadata: query["metadata"],
+        status: query["status"],
+      }),
       answer: { status: 200, description: "The runs", schema: z.array(Run) },
       async handle({ params, query, filter }) {
         const [runs] = await Promise.all([

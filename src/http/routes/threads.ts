@@ -88,7 +88,7 @@ function resourceRoutes(deps: ThreadRouteDeps, get: Get): Route[] {
       permission: "threads:create",
       body: ThreadCreate,
       value: ({ body }) => ({
-        thread_id: body["thread_id"],
+        thread_id: body["thread_id"] ?? uuid7(),
         metadata: body["metadata"],
         if_exists: body["if_exists"],
         ttl: body["ttl"],
@@ -142,6 +142,8 @@ function resourceRoutes(deps: ThreadRouteDeps, get: Get): Route[] {
         metadata: body["metadata"],
         values: body["values"],
         status: body["status"],
+        limit: 0,
+        offset: 0,
       }),
       answer: { status: 200, description: "How many there are", schema: z.int() },
       handle: async ({ body, filter }) => ({ json: await deps.threads.count(body, filter) }),
