@@ -72,7 +72,7 @@ export class PoolDatabase implements Database {
     this.#assertOutsideTransaction();
     const client = await this.#connect();
     try {
-      const result = await this.#send<Row>(client, text, params);
+      const result = await this.#sendPersistently<Row>(client, text, params);
       client.release();
       return result;
     } catch (error) {
@@ -156,6 +156,25 @@ export class PoolDatabase implements Database {
     return this.pool.connect();
   }
 
+  /**
+   * A statement of its own that was chosen to end a deadlock has changed nothing, so it is sent again. Runs that
+   * end have their row and wait for their thread's, and whoever deletes a thread has it the other way round.
+   */
+  async #sendPersistently<Row extends object>(
+    client: PoolClient,
+    text: string,
+    params: readonly unknown[] | undefined,
+  ): Promise<QueryResult<Row>> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.#send<Row>(client, text, params);
+      } catch (error) {
+        if ((error as { code?: unknown }).code !== DEADLOCK || tries === DEADLOCK_TRIES)
+          throw error;
+      }
+    }
+  }
+
   async #send<Row extends object>(
     client: PoolClient,
     text: string,
@@ -190,6 +209,9 @@ export class PoolDatabase implements Database {
   }
 }
 
+const DEADLOCK = "40P01";
+/** Each costs the second after which PostgreSQL looks for deadlocks. */
+const DEADLOCK_TRIES = 5;
 const DEFAULT_TYPES: { getTypeParser(oid: number, format?: string): unknown } = types;
 
 /** Counts and sequence numbers are numbers as long as a number can hold them. */

@@ -49,6 +49,35 @@ describe("openPostgres", () => {
     await database.close();
   });
 
+  test("sends a statement again that ended a deadlock", async () => {
+    const { databaseUrl = "", dataDir } = await databases.configure();
+    const database = await openDatabase({ databaseUrl, dataDir });
+    databases.defer(() => database.close());
+    await database.query("CREATE TABLE seats (id integer PRIMARY KEY, taken integer DEFAULT 0)");
+    await database.query("INSERT INTO seats (id) VALUES (1), (2)");
+    const take = (id: number) => `UPDATE seats SET taken = taken + 1 WHERE id = ${id}`;
+    const other = new Client({ connectionString: databaseUrl });
+    await other.connect();
+    await other.query("BEGIN");
+    await other.query(take(1));
+    // Waits first, so it is the one that finds the deadlock and has to give way.
+    const both = database.query(`WITH first AS (${take(2)} RETURNING id)
+      UPDATE seats s SET taken = taken + 1 FROM first WHERE s.id = 1`);
+    await vi.waitFor(async () => {
+      const { rows } = await other.query("SELECT 1 FROM pg_locks WHERE NOT granted");
+      expect(rows).not.toEqual([]);
+    });
+    await other.query(take(2));
+    await other.query("COMMIT");
+    await other.end();
+    expect(await both).toMatchObject({ rowCount: 1 });
+    const { rows } = await database.query("SELECT id, taken FROM seats ORDER BY id");
+    expect(rows).toEqual([
+      { id: 1, taken: 2 },
+      { id: 2, taken: 2 },
+    ]);
+  });
+
   test("says that nothing listens, and where", async () => {
     const { message } = await refusal("postgres://me:s3cret@127.0.0.1:1/things");
     expect(message).toMatch(/127\.0\.0\.1:1, database "things".*nothing listens/);
