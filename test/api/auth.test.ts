@@ -48,6 +48,20 @@ describeDatabases("authentication", (databases) => {
     });
   });
 
+  it("keeps an Idempotency-Key for the user who sent it", async () => {
+    const send = (token: string) =>
+      request(server.url, "/runs", {
+        json: { assistant_id: "five", input: { input: "x" } },
+        headers: { authorization: `Bearer ${token}`, "Idempotency-Key": "the-same" },
+      });
+    const ids = [];
+    for (const token of ["ann", "bob", "ann", "bob"])
+      ids.push(((await send(token)).json as { run_id: string }).run_id);
+    expect(ids[2]).toBe(ids[0]);
+    expect(ids[3]).toBe(ids[1]);
+    expect(ids[0]).not.toBe(ids[1]);
+  });
+
   it("asks everybody who they are, in JSON, with the handler's words and headers", async () => {
     for (const [method, path] of [
       ["GET", "/assistants/five"],

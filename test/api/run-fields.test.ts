@@ -218,6 +218,35 @@ describeDatabases("fields of a run", (databases) => {
     ]);
   });
 
+  it("lists runs newest first: pages, statuses and fields", async () => {
+    const { client, url } = server;
+    const { thread_id } = await client.threads.create();
+    const ids: string[] = [];
+    for (let index = 0; index < 5; index += 1) {
+      const { run_id } = await client.runs.create(thread_id, index === 2 ? "nested" : "five", {
+        input: { input: "x" },
+        multitaskStrategy: "enqueue",
+      });
+      ids.unshift(run_id);
+    }
+    await client.runs.join(thread_id, ids[0]!);
+    const list = async (query: Parameters<typeof client.runs.list>[1]) =>
+      (await client.runs.list(thread_id, query)).map(({ run_id }) => run_id);
+    expect(await list({})).toEqual(ids);
+    expect(await list({ limit: 2 })).toEqual(ids.slice(0, 2));
+    expect(await list({ limit: 2, offset: 3 })).toEqual(ids.slice(3));
+    expect(await list({ offset: 9 })).toEqual([]);
+    expect(await list({ status: "success", limit: 1, offset: 4 })).toEqual([ids[4]]);
+    expect(await list({ status: "error" })).toEqual([]);
+    expect(await client.runs.list(thread_id, { limit: 1, select: ["run_id", "status"] })).toEqual([
+      { run_id: ids[0], status: "success" },
+    ]);
+    for (const query of ["limit=0", "limit=1001", "offset=-1", "status=done", "select=nothing"]) {
+      const answer = await request(url, `/threads/${thread_id}/runs?${query}`);
+      expect({ query, status: answer.status }).toEqual({ query, status: 422 });
+    }
+  });
+
   it("cancel: a reason, a wait, and at once", async () => {
     const { client, url } = server;
     const { thread_id } = await client.threads.create();
