@@ -62,6 +62,31 @@ export function changesOf<Shape extends z.ZodRawShape>(
   return changes as Partial<z.output<z.ZodObject<Shape>>>;
 }
 
+/**
+ * As `changesOf`, where some of the fields are inside of the value's `inner`. What the handler adds there counts
+ * as changed too.
+ */
+export function changesWith<Shape extends z.ZodRawShape>(
+  event: AuthEvent,
+  schema: z.ZodObject<Shape>,
+  values: { given: Record<string, unknown>; left: Record<string, unknown>; inner: string },
+): Partial<z.output<z.ZodObject<Shape>>> {
+  const { inner } = values;
+  const { [inner]: givenInner, ...given } = values.given;
+  const { [inner]: leftInner, ...left } = values.left;
+  if (typeof leftInner !== "object" || leftInner === null) {
+    throw new TypeError(`The on handler for ${event} took value.${inner} away.`);
+  }
+  const added = Object.fromEntries(Object.keys(leftInner).map((name) => [name, undefined]));
+  return {
+    ...changesOf(event, schema, { given, left }),
+    ...changesOf(event, schema, {
+      given: { ...added, ...toRecord(givenInner) },
+      left: toRecord(leftInner),
+    }),
+  };
+}
+
 /** Throws `forbidden` where metadata would put its resource outside the filter: into the hands of others. */
 export function assertWithin(
   filter: Filter | undefined,

@@ -3,7 +3,7 @@ import type { Idempotency } from "../engine/idempotency.ts";
 import { toAssistantId, type RunEngine, type RunRequest } from "../engine/runs.ts";
 import { RunCreate } from "../protocol/runs.ts";
 import type { RunRecord } from "../storage/runs.ts";
-import { assertWithin, changesOf } from "./authorization.ts";
+import { assertWithin, changesWith } from "./authorization.ts";
 import type { RouteRequest } from "./route.ts";
 
 /** What of a request a run is started with. */
@@ -95,24 +95,8 @@ export async function authorizeRun(
   };
   const { filter, value } = await authorize(event, given);
   if (value === given) return { filter, body: run.body };
-  const { kwargs: leftKwargs, ...left } = value;
-  const { kwargs: _kwargs, ...own } = given;
-  const inner = toKwargs(leftKwargs);
-  const body: RunCreate = {
-    ...run.body,
-    ...changesOf(event, RunCreate, { given: own, left }),
-    ...changesOf(event, RunCreate, { given: { ...emptied(inner), ...kwargs }, left: inner }),
-  };
+  const changes = changesWith(event, RunCreate, { given, left: value, inner: "kwargs" });
+  const body: RunCreate = { ...run.body, ...changes };
   assertWithin(filter, event, body.metadata);
   return { filter, body };
-}
-
-function toKwargs(value: unknown): Record<string, unknown> {
-  if (typeof value === "object" && value !== null) return Object.fromEntries(Object.entries(value));
-  throw new TypeError("The on handler for threads:create_run took value.kwargs away.");
-}
-
-/** The same names without values, so that a field which the handler added counts as changed. */
-function emptied(record: Record<string, unknown>): Record<string, undefined> {
-  return Object.fromEntries(Object.keys(record).map((name) => [name, undefined]));
 }

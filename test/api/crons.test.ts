@@ -233,14 +233,27 @@ describeDatabases("crons", (databases) => {
 
   it("belong to their owners, with the threads they are on", async () => {
     const scoped = await startServer(databases, registryOf({ five }), {
-      config: await configureAuth(OWNER_FILTER),
+      config: await configureAuth(`${OWNER_FILTER}
+auth.on(["crons:create", "crons:update"], ({ value, user }) => {
+  value.metadata = { ...value.metadata, owner: user.identity };
+  value.payload.context = { tenant: user.identity };
+  if (value.payload.input === "forbidden") return false;
+  return { owner: user.identity };
+});`),
     });
     const ada = createClient(scoped.url, as("ada"));
     const eve = createClient(scoped.url, as("eve"));
     const { thread_id } = await ada.threads.create();
     const payload = { schedule: NEW_YEAR };
     const cron = await ada.crons.createForThread(thread_id, "five", payload);
-    expect(cron).toMatchObject({ metadata: { owner: "ada" }, user_id: "ada" });
+    expect(cron).toMatchObject({
+      metadata: { owner: "ada" },
+      payload: { context: { tenant: "ada" } },
+      user_id: "ada",
+    });
+    await expect(
+      ada.crons.create("five", { ...payload, input: "forbidden" as never }),
+    ).rejects.toMatchObject({ status: 403 });
     await expect(eve.crons.createForThread(thread_id, "five", payload)).rejects.toMatchObject({
       status: 404,
     });
@@ -255,6 +268,7 @@ describeDatabases("crons", (databases) => {
     const metadata = { owner: "eve", more: 1 };
     expect(await ada.crons.update(cron.cron_id, { metadata })).toMatchObject({
       metadata: { owner: "ada", more: 1 },
+      payload: { context: { tenant: "ada" } },
     });
     await ada.crons.delete(cron.cron_id);
   });

@@ -1,5 +1,6 @@
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import { z } from "zod";
+import type { Authorize } from "../../auth/authorize.ts";
 import { toCronRun, type Crons } from "../../engine/crons.ts";
 import { toAssistantId } from "../../engine/runs.ts";
 import { ServerError } from "../../errors.ts";
@@ -13,8 +14,9 @@ import {
   CronSearch,
 } from "../../protocol/crons.ts";
 import type { CronRecord, CronRepository } from "../../storage/crons.ts";
+import { assertWithin, changesWith } from "../authorization.ts";
 import { toPage } from "../pagination.ts";
-import { route, type AskedRequest, type Route, type RouteAnswer } from "../route.ts";
+import { route, type Route, type RouteAnswer } from "../route.ts";
 import { authorizeRun, toRunRequest, type Caller } from "../start-run.ts";
 
 const Params = z.object({ cron_id: Uuid });
@@ -30,26 +32,47 @@ export function cronRoutes(deps: CronRouteDeps): Route[] {
   return [...creationRoutes(deps), ...searchRoutes(deps), ...resourceRoutes(deps)];
 }
 
-/** What the `on` handlers are told of a cron, by the SDK's names. */
-const toValue = ({ params, body }: AskedRequest): Record<string, unknown> => {
-  const { schedule, end_time, metadata, ...payload } = body;
-  return { ...params, schedule, end_time, metadata, payload };
-};
+/** Asks the `on` handlers about a cron, by the SDK's names; gives it as they left it. */
+async function authorizeCron<Shape extends z.ZodRawShape>(
+  event: "crons:create" | "crons:update",
+  schema: z.ZodObject<Shape>,
+  asked: {
+    params: Record<string, unknown>;
+    body: z.output<z.ZodObject<Shape>>;
+    authorize: Authorize;
+  },
+) {
+  const { schedule, end_time, metadata, ...payload } = asked.body as Record<string, unknown>;
+  const given = { ...asked.params, schedule, end_time, metadata, payload };
+  const { filter, value } = await asked.authorize(event, given);
+  if (value === given) return { filter, body: asked.body };
+  const changes = changesWith(event, schema, { given, left: value, inner: "payload" });
+  const body = { ...asked.body, ...changes };
+  assertWithin(filter, event, (body as { metadata?: unknown }).metadata);
+  return { filter, body };
+}
 
 function creationRoutes({ crons }: CronRouteDeps): Route[] {
   const common = {
     method: "post",
     tag: "Crons",
     permission: "crons:create",
-    value: toValue,
+    value: "by-route",
     body: CronCreate,
     answer: { status: 200, description: "The cron", schema: Cron },
   } as const;
   const create = async (
-    threadId: string | undefined,
-    body: CronCreate,
+    params: { thread_id?: string },
+    sent: CronCreate,
     caller: Caller,
   ): Promise<RouteAnswer> => {
+    const { authorize } = caller;
+    const { body } = await authorizeCron("crons:create", CronCreate, {
+      params,
+      body: sent,
+      authorize,
+    });
+    const threadId = params.thread_id;
     // Whoever makes a cron makes its runs.
     const asked = toCronRun({
       ...body,
@@ -70,14 +93,14 @@ function creationRoutes({ crons }: CronRouteDeps): Route[] {
       ...common,
       path: "/runs/crons",
       summary: "Make a cron whose runs have no thread, or one each",
-      handle: ({ body, ...caller }) => create(undefined, body, caller),
+      handle: ({ body, ...caller }) => create({}, body, caller),
     }),
     route({
       ...common,
       path: "/threads/:thread_id/runs/crons",
       summary: "Make a cron whose runs are all on one thread",
       params: ThreadParams,
-      handle: ({ params, body, ...caller }) => create(params.thread_id, body, caller),
+      handle: ({ params, body, ...caller }) => create(params, body, caller),
     }),
   ];
 }
@@ -160,11 +183,16 @@ function resourceRoutes({ crons, cronRows }: CronRouteDeps): Route[] {
       permission: "crons:update",
       params: Params,
       body: CronPatch,
-      value: toValue,
+      value: "by-route",
       answer: { status: 200, description: "The cron", schema: Cron },
-      handle: async ({ params, body, filter }) => ({
-        json: show(await crons.update(params.cron_id, body, filter)),
-      }),
+      async handle({ params, body: sent, authorize }) {
+        const { body, filter } = await authorizeCron("crons:update", CronPatch, {
+          params,
+          body: sent,
+          authorize,
+        });
+        return { json: show(await crons.update(params.cron_id, body, filter)) };
+      },
     }),
     route({
       method: "delete",
