@@ -42,7 +42,7 @@ import { openCheckpoints } from "./storage/checkpoints.ts";
 import { createCronRepository } from "./storage/crons.ts";
 import { toJson } from "./storage/json.ts";
 import { migrate } from "./storage/migrate.ts";
-import { answers, openDatabase } from "./storage/open.ts";
+import { answers, openDatabase, toOpenOptions } from "./storage/open.ts";
 import { createRunEventRepository } from "./storage/run-events.ts";
 import { createRunQueue } from "./storage/run-queue.ts";
 import { createRunBatchRepository } from "./storage/run-batches.ts";
@@ -450,12 +450,7 @@ function toMounted(request: Request, prefix: string): Request {
 
 async function openMigrated(config: Config, log: Logger, closers: (() => Promise<unknown>)[]) {
   const database = await openDatabase({
-    databaseUrl: config.database.url,
-    dataDir: config.database.dataDir,
-    directUrl: config.database.directUrl,
-    maxConnections: config.database.poolSize,
-    listen: config.database.listen,
-    prepareStatements: config.database.preparedStatements,
+    ...toOpenOptions(config.database),
     log: (level, message, details) => log[level](details ?? {}, message),
   });
   closers.push(() => database.close());

@@ -1,13 +1,12 @@
 import { loadConfig } from "../config/load.ts";
 import { migrate } from "../storage/migrate.ts";
-import { openDatabase } from "../storage/open.ts";
+import { openDatabase, toOpenOptions } from "../storage/open.ts";
 import type { ServeOptions } from "./options.ts";
 
 /** `aegra db migrate`: brings the database up to this version, which every start does too. */
 export async function migrateDatabase(options: ServeOptions): Promise<void> {
   const config = await loadConfig({ ...options, mode: "start", needsGraphs: false });
-  const { url: databaseUrl, dataDir } = config.database;
-  const database = await openDatabase({ databaseUrl, dataDir });
+  const database = await openDatabase(toOpenOptions(config.database));
   try {
     const { applied } = await migrate(database);
     const what = applied.length === 0 ? "is up to date" : `was migrated: ${applied.join(", ")}`;

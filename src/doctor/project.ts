@@ -4,7 +4,7 @@ import { ServerError } from "../errors.ts";
 import { loadGraphs } from "../graphs/load.ts";
 import { formatPosition } from "../modules/failure.ts";
 import { migrate } from "../storage/migrate.ts";
-import { openDatabase } from "../storage/open.ts";
+import { openDatabase, toOpenOptions } from "../storage/open.ts";
 import { reportOn, type Finding } from "./check.ts";
 
 /** What a person should know of what was thrown: a refusal's own words, or the error's message. */
@@ -58,10 +58,10 @@ export async function checkAuth(config: Config): Promise<Finding> {
 /** Whether the database opens, and its schema is this version's. Migrates nothing that is not empty. */
 export async function checkDatabase(config: Config): Promise<Finding> {
   const report = reportOn("database");
-  const { url: databaseUrl, dataDir } = config.database;
+  const { url: databaseUrl } = config.database;
   let database;
   try {
-    database = await openDatabase({ databaseUrl, dataDir });
+    database = await openDatabase(toOpenOptions(config.database));
   } catch (error) {
     const reason = reasonOf(error);
     const isInUse = databaseUrl === undefined && /\bprocess \d+|\bpid \d+/iu.test(reason);

@@ -1,8 +1,21 @@
 import { join } from "node:path";
+import type { Config } from "../config/schema.ts";
 import type { Database, Queryable } from "./database.ts";
 import type { StorageLog } from "./listener.ts";
 import { openPglite } from "./pglite.ts";
 import { openPostgres } from "./postgres.ts";
+
+/** The options of a configured database. */
+export function toOpenOptions(database: Config["database"]): OpenDatabaseOptions {
+  return {
+    databaseUrl: database.url,
+    dataDir: database.dataDir,
+    directUrl: database.directUrl,
+    maxConnections: database.poolSize,
+    listen: database.listen,
+    prepareStatements: database.preparedStatements,
+  };
+}
 
 export interface OpenDatabaseOptions {
   /** A `postgres://` URL; without one, PGlite is used. */

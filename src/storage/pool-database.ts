@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { types } from "pg";
 import type { Client, Pool, PoolClient, QueryConfig, QueryResult as PgResult } from "pg";
+import { ServerError } from "../errors.ts";
 import type { Database, Queryable, QueryResult, Subscription } from "./database.ts";
 import { Listener } from "./listener.ts";
 import type { StorageLog } from "./listener.ts";
@@ -127,7 +128,16 @@ export class PoolDatabase implements Database {
   ): Promise<Subscription> {
     this.#assertOpen();
     if (!this.listens) return { close: async () => {} };
-    return this.#listener.subscribe(channel, onNotify, onReconnect);
+    try {
+      return await this.#listener.subscribe(channel, onNotify, onReconnect);
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new ServerError(
+        "startup_failed",
+        `Cannot LISTEN on the database: ${reason}. Check DATABASE_DIRECT_URL, or do without (DATABASE_LISTEN=false).`,
+        { cause },
+      );
+    }
   }
 
   close(): Promise<void> {
