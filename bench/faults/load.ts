@@ -77,7 +77,11 @@ function post(url: string, body: object): Promise<{ place: string; text: string 
         else resolve({ place: response.headers["content-location"] ?? "", text });
       });
     });
-    sent.once("error", reject);
+    sent.once("error", (error: NodeJS.ErrnoException) => {
+      // A server closes connections that were idle for long, in the same moment as one is used again, perhaps.
+      if (sent.reusedSocket && error.code === "ECONNRESET") post(url, body).then(resolve, reject);
+      else reject(error);
+    });
     sent.end(bytes);
   });
 }
