@@ -179,7 +179,7 @@ describe("two processes of which one is killed", () => {
 
   it("leave no trace behind: the neighbour sends what waited, and ends what ran", async () => {
     await Promise.all([killOne("disk"), killOne("database")]);
-  });
+  }, 120_000);
 });
 
 describe("a run that kills its process", () => {
@@ -214,5 +214,5 @@ describe("a run that kills its process", () => {
     const names = receiver.trace(traceId).map((span) => span.name);
     for (const attempt of [1, 2, 3]) expect(names).toContain(`attempt ${attempt} lost`);
     expect(names).toContain("one");
-  });
+  }, 120_000);
 });

@@ -44,7 +44,7 @@ export interface OutboxStoreOptions extends OutboxStoreEvents {
   retryMs: number;
 }
 
-const CLAIM = { maxRecords: 1_000, maxBytes: 4 * 1_024 * 1_024 };
+const CLAIM = { maxRecords: 1_000, maxBytes: 2 * 1_024 * 1_024 };
 /** The result of a run goes to the same database: a run that waits here would wait there. */
 const PATIENCE_MS = 2_000;
 /** How long a batch waits for what is just being written. */
