@@ -37,7 +37,7 @@ export interface Database extends Queryable {
   /** Whether NOTIFY is heard. Without it `listen` never calls back, and looking is all there is. */
   readonly listens: boolean;
   /**
-   * A `pg` pool over the same database, for libraries that want one (LangGraph's store). On PGlite its clients
+   * A `pg` pool over the same database, for libraries that want one (LangGraph's PostgresSaver). On PGlite its clients
    * share one session: never wait for another call of this database while a transaction is open on one.
    */
   readonly pool: Pool;

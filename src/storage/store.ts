@@ -92,6 +92,11 @@ export class DatabaseStore extends BaseStore {
     this.#options = options;
   }
 
+  /** Whether items can be found by meaning. */
+  get hasIndex(): boolean {
+    return this.#options.index !== undefined;
+  }
+
   override async batch<Op extends Operation[]>(operations: Op): Promise<OperationResults<Op>> {
     // Vectors are made before the first statement: a model takes its time, and no connection waits for it.
     const vectors = await this.#embed(operations);
@@ -144,9 +149,15 @@ export class DatabaseStore extends BaseStore {
     const wanted = asked ?? this.#options.ttl?.refreshOnRead ?? true;
     if (!wanted || items.length === 0) return;
     await this.#database.query(
-      `UPDATE store s SET expires_at = now() + s.ttl_minutes * interval '1 minute'
-       FROM unnest($1::text[], $2::text[]) AS r (path, key)
-       WHERE s.namespace_path = r.path AND s.key = r.key AND s.ttl_minutes IS NOT NULL AND ${ALIVE}`,
+      // A row that somebody else has in hand is being written or read as well, and need not be waited for.
+      `UPDATE store t SET expires_at = now() + t.ttl_minutes * interval '1 minute'
+       FROM (
+         SELECT s.namespace_path, s.key
+         FROM store s JOIN unnest($1::text[], $2::text[]) AS r (path, key)
+           ON s.namespace_path = r.path AND s.key = r.key
+         WHERE s.ttl_minutes IS NOT NULL AND ${ALIVE} FOR UPDATE OF s SKIP LOCKED
+       ) AS found
+       WHERE t.namespace_path = found.namespace_path AND t.key = found.key`,
       [items.map(({ namespace }) => toPath(namespace)), items.map(({ key }) => key)],
     );
   }
@@ -156,8 +167,8 @@ export class DatabaseStore extends BaseStore {
     for (let removed = 0; ;) {
       const { rowCount } = await this.#database.query(
         `DELETE FROM store WHERE (namespace_path, key) IN (
-           SELECT namespace_path, key FROM store WHERE expires_at <= now() LIMIT ${SWEEP_BATCH})
-         AND expires_at <= now()`,
+           SELECT namespace_path, key FROM store WHERE expires_at <= now()
+           LIMIT ${SWEEP_BATCH} FOR UPDATE SKIP LOCKED)`,
       );
       removed += rowCount;
       if (rowCount < SWEEP_BATCH) return removed;

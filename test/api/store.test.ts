@@ -145,6 +145,8 @@ describeDatabases("store", (databases) => {
       { namespace: ["a"], key: "k", value: {}, ttl: "1" },
       { namespace: ["a"], key: "k", value: {}, index: true },
       { namespace: ["a"], key: "k", value: {}, index: [] },
+      // There is no index to put it into.
+      { namespace: ["a"], key: "k", value: {}, index: ["text"] },
       { namespace: ["x".repeat(600)], key: "k", value: {} },
     ]) {
       const answer = await put(json);

@@ -223,6 +223,16 @@ describeDatabases("store", (databases) => {
     expect(await age()).toBe(1);
     await quiet.get(["ttl"], "item", { refreshTtl: true });
     expect(await age()).toBe(10);
+    // Many at once, which find the same items in different orders.
+    for (const key of ["a", "b", "c"]) {
+      await store.put(["many"], key, { text: `word ${key}` }, undefined, { ttl: 10 });
+    }
+    await Promise.all(
+      Array.from({ length: 40 }, (_, n) =>
+        store.search(["many"], n % 2 === 0 ? {} : { query: "word" }),
+      ),
+    );
+    await database.query("DELETE FROM store WHERE key IN ('a', 'b', 'c')");
     await quiet.put(["ttl"], "item", {});
     expect(await age()).toBe(5);
     quiet.stop();

@@ -8,6 +8,7 @@ import {
   StorePut,
   StoreSearch,
 } from "../../protocol/store.ts";
+import { ServerError } from "../../errors.ts";
 import type { DatabaseStore } from "../../storage/store.ts";
 import { changesOf } from "../authorization.ts";
 import { route, type Route } from "../route.ts";
@@ -27,6 +28,7 @@ export function storeRoutes(deps: { store: DatabaseStore }): Route[] {
       answer: { status: 204, description: "Written" },
       value: "by-route",
       async handle({ body, authorize }) {
+        if (body.index && !store.hasIndex) throw noIndex();
         const given = { namespace: body.namespace, key: body.key, value: body.value };
         const { filter, value } = await authorize("store:put", given);
         const item = { ...given, ...changesOf("store:put", StorePut, { given, left: value }) };
@@ -134,6 +136,13 @@ export function storeRoutes(deps: { store: DatabaseStore }): Route[] {
       },
     }),
   ];
+}
+
+function noIndex(): ServerError {
+  return new ServerError(
+    "unsupported_field",
+    'Unsupported field "index": this server finds nothing by meaning. Configure store.index, or leave it out.',
+  );
 }
 
 function toItem(item: StoreItem): Item {
