@@ -7,6 +7,7 @@ import { createTestDatabases } from "../support/databases.ts";
 import { startServer } from "../support/server.ts";
 import { GRAPHS, differences, openGraphs, record } from "./both.ts";
 import { introspectionCases } from "./cases/introspection.ts";
+import { protocolCases } from "./cases/protocol.ts";
 import { refusalCases } from "./cases/refusals.ts";
 import { resourceCases } from "./cases/resources.ts";
 import { runCases } from "./cases/runs.ts";
@@ -35,6 +36,7 @@ describe("the official dev server and this one", () => {
       ...resourceCases,
       ...refusalCases,
       ...introspectionCases,
+      ...protocolCases,
     };
     for (const cases of [threaded, statelessCases]) {
       const [theirs, own] = await Promise.all([record(official, cases), record(ours, cases)]);

@@ -319,4 +319,23 @@ const resources: readonly Intended[] = [
   },
 ];
 
-export const INTENDED: readonly Intended[] = [...errors, ...streams, ...resources];
+const protocol: readonly Intended[] = [
+  {
+    id: "protocol-messages-have-nodes",
+    reason: "A `messages` event of the v2 protocol names its node, as the protocol's types say.",
+    at: ["protocol: */events/*/node", "protocol: */after/*/node"],
+    when: added,
+  },
+  {
+    id: "protocol-failures-are-told",
+    reason: "The `error` of a failed run is what was thrown; there it is a JSON of it in a string.",
+    at: ["protocol: a failure/events/*/data/error"],
+  },
+  {
+    id: "protocol-unknown-commands",
+    reason: "An unknown command is one on every thread; there, without a run it is `no_such_run`.",
+    at: ["protocol: refusals/unknown command/error"],
+  },
+];
+
+export const INTENDED: readonly Intended[] = [...errors, ...streams, ...resources, ...protocol];

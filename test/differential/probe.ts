@@ -33,6 +33,8 @@ export interface RequestOptions {
   headers?: Record<string, string>;
   /** Response headers to record beside those that clients always read. */
   alsoHeaders?: string[];
+  /** Ends the request, which then rejects. */
+  signal?: AbortSignal;
   /** Called for every event of a stream, as it comes. */
   onEvent?: (event: StreamEvent) => void;
 }
@@ -104,6 +106,7 @@ export class Probe {
         ...options.headers,
       },
       ...(body !== undefined && { body }),
+      ...(options.signal && { signal: options.signal }),
     });
     const headers = Object.fromEntries(
       [...HEADERS, ...(options.alsoHeaders ?? [])].flatMap((name) => {
