@@ -92,5 +92,5 @@ describe("kill -9 under a page", () => {
     expect((await rest.untilRunEnd())[0]!.seq).toBeGreaterThan(seen.at(-1)!.seq!);
     rest.close();
     await second.kill("SIGTERM");
-  });
+  }, 90_000);
 });
