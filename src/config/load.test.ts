@@ -127,6 +127,37 @@ describe("the config file", () => {
     expect(config.graphs["a"]?.exportName).toBe("graph");
   });
 
+  test("what is served, and how", async () => {
+    await write("sub/aegra.json", {
+      graphs,
+      http: {
+        app: "./app.ts:app",
+        mount_prefix: "/a/b",
+        disable_store: true,
+        disable_mcp: false,
+        configurable_headers: { includes: ["a*"] },
+        enable_custom_route_auth: false,
+        middleware_order: "middleware_first",
+      },
+    });
+    expect((await load({}, { configPath: "sub/aegra.json" })).http).toEqual({
+      app: { path: join(cwd, "sub/app.ts"), exportName: "app" },
+      authenticateApp: false,
+      middlewareFirst: true,
+      mountPrefix: "/a/b",
+      configurableHeaders: { includes: ["a*"] },
+      disabled: ["store"],
+    });
+    await write("aegra.json", { graphs, http: { middleware_order: "middleware_first" } });
+    expect(await refusal()).toContain('it needs "enable_custom_route_auth": false');
+    for (const mount_prefix of ["a", "/", "/a/", "/a//b", "/a?b"]) {
+      await write("aegra.json", { graphs, http: { mount_prefix } });
+      expect(await refusal()).toContain("without a slash at the end");
+    }
+    await write("aegra.json", { graphs, http: {} });
+    expect((await load()).http).toMatchObject({ authenticateApp: true, disabled: [] });
+  });
+
   test("another Node than the configured one is a warning", async () => {
     await write("aegra.json", { graphs, node_version: "18" });
     expect((await load()).warnings).toEqual([

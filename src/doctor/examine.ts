@@ -4,7 +4,7 @@ import { reportOn, type Finding } from "./check.ts";
 import { checkNode, checkPackages } from "./environment.ts";
 import { checkLangfuse } from "./langfuse.ts";
 import { checkTargets } from "./targets.ts";
-import { checkAuth, checkDatabase, checkGraphs, reasonOf } from "./project.ts";
+import { checkAuth, checkDatabase, checkGraphs, checkRoutes, reasonOf } from "./project.ts";
 
 /**
  * Looks at everything a server of this project needs, one finding a line; `onFinding` gets each as it comes.
@@ -26,6 +26,7 @@ export async function examine(
   const checks: [string, () => Promise<Finding | Finding[]>][] = [
     ["graphs", () => checkGraphs(config)],
     ["auth", () => checkAuth(config)],
+    ["routes", () => checkRoutes(config)],
     ["database", () => checkDatabase(config)],
     ["langfuse", () => checkLangfuse(config)],
     ["targets", () => checkTargets(config)],

@@ -2,6 +2,7 @@ import { loadAuth } from "../auth/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ServerError } from "../errors.ts";
 import { loadGraphs } from "../graphs/load.ts";
+import { loadCustomApp } from "../http/custom-app.ts";
 import { formatPosition } from "../modules/failure.ts";
 import { migrate } from "../storage/migrate.ts";
 import { openDatabase, toOpenOptions } from "../storage/open.ts";
@@ -49,9 +50,27 @@ export async function checkAuth(config: Config): Promise<Finding> {
   }
   try {
     await loadAuth(config.auth.module, { cwd: config.cwd });
-    return report.ok("the authentication handler loads");
+    return config.auth.disable_studio_auth
+      ? report.ok("the authentication handler loads")
+      : report.warning(
+          'the authentication handler loads, and whoever sends "x-auth-scheme: langsmith" is let in as Studio',
+          "Remove auth.disable_studio_auth, unless nobody else can reach the server.",
+        );
   } catch (error) {
     return report.failed(reasonOf(error), "The server does not start until the handler loads.");
+  }
+}
+
+/** Whether the project's own routes load. */
+export async function checkRoutes(config: Config): Promise<Finding> {
+  const report = reportOn("routes");
+  const { app } = config.http;
+  if (!app) return report.skipped("no routes of your own are configured");
+  try {
+    const { routes } = await loadCustomApp(app, { cwd: config.cwd });
+    return report.ok(`your own routes load (${routes.length} handlers)`);
+  } catch (error) {
+    return report.failed(reasonOf(error), "The server does not start until http.app loads.");
   }
 }
 

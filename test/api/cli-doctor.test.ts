@@ -75,6 +75,7 @@ it("says everything that is wrong, and what to do, and exits with 1", async () =
     "aegra.json": JSON.stringify({
       graphs: { broken: "./broken.ts:graph", absent: "./absent.ts:graph" },
       auth: { path: "./auth.ts:auth" },
+      http: { app: "./auth.ts:nothing" },
       surprise: true,
     }),
   });
@@ -90,7 +91,7 @@ it("says everything that is wrong, and what to do, and exits with 1", async () =
   const report = JSON.parse(stdout) as Report;
   expect(code).toBe(1);
   expect(report.ok).toBe(false);
-  for (const check of ["graphs", "auth", "database", "langfuse"]) {
+  for (const check of ["graphs", "auth", "routes", "database", "langfuse"]) {
     const failed = ofCheck(report, check).filter(({ status }) => status === "failed");
     expect(failed.length, check).toBeGreaterThan(0);
     for (const finding of failed) expect(finding.hint, check).toBeTruthy();

@@ -50,6 +50,11 @@ function authSource(token: string): string {
     });`;
 }
 
+function appSource(answer: string): string {
+  return `import { Hono } from "hono";
+    export const app = new Hono().get("/mine", (c) => c.text("${answer}"));`;
+}
+
 function plainSource(answer: string): string {
   return `export const answer = ${JSON.stringify(answer)};\n`;
 }
@@ -210,10 +215,15 @@ test("a configuration that is broken on the way is waited for", async () => {
   expect(await dev.exited).toBe(0);
 });
 
-test("a change of the authentication handler restarts the server", async () => {
+test("a change of the authentication handler, or of the routes, restarts the server", async () => {
   await project.write("src/prefix.ts", 'export const PREFIX: string = "Bearer ";');
   await project.write("src/auth.ts", authSource("first"));
-  await project.write("aegra.json", { ...CONFIG, auth: { path: "./src/auth.ts:auth" } });
+  await project.write("src/app.ts", appSource("one"));
+  await project.write("aegra.json", {
+    ...CONFIG,
+    auth: { path: "./src/auth.ts:auth" },
+    http: { app: "./src/app.ts:app", enable_custom_route_auth: false },
+  });
   await start();
   const status = async (authorization: string): Promise<number> =>
     (await fetch(`${url}/threads`, { method: "POST", body: "{}", headers: { authorization } }))
@@ -227,6 +237,11 @@ test("a change of the authentication handler restarts the server", async () => {
   await dev.waitFor(/src\/prefix\.ts changed, which is not only used by graphs: restarting/u);
   expect(await dev.ready()).toBe(url);
   expect([await status("Bearer second"), await status("Token second")]).toEqual([401, 200]);
+  expect(await (await fetch(`${url}/mine`)).text()).toBe("one");
+  await project.write("src/app.ts", appSource("two"));
+  await dev.waitFor(/src\/app\.ts changed, which is not only used by graphs: restarting/u);
+  expect(await dev.ready()).toBe(url);
+  expect(await (await fetch(`${url}/mine`)).text()).toBe("two");
 });
 
 test("plain JavaScript, which cannot be loaded twice, restarts the server", async () => {
