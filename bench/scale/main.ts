@@ -54,6 +54,7 @@ const parts: Record<string, () => Promise<string>> = {
       threads: numbers(flags.threads),
       checkpoints: Number(flags.checkpoints),
       waiting: Number(flags.waiting),
+      plans: flags.write,
     }),
 };
 

@@ -4,6 +4,7 @@ import { openPostgres } from "../../src/storage/postgres.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { createRunQueue } from "../../src/storage/run-queue.ts";
 import { emptyQueue, fill, fillQueue } from "./fill.ts";
+import { writePlans } from "./plans.ts";
 import { openServers } from "./servers.ts";
 
 export interface RowsOptions {
@@ -11,6 +12,8 @@ export interface RowsOptions {
   threads: readonly number[];
   checkpoints: number;
   waiting: number;
+  /** Whether the plans of the statements are written down, with the last and largest database. */
+  plans: boolean;
 }
 
 const TIMES = 30;
@@ -32,6 +35,7 @@ export async function measureRows(options: RowsOptions): Promise<string> {
       // The server would take them.
       servers.list[0]!.process.kill("SIGSTOP");
       await fillQueue(database, { waiting, crowd: CROWD });
+      if (options.plans && threads === options.threads.at(-1)) await writePlans(database);
       column.set(
         `claim one run, with as many waiting (at most ${options.waiting}), ${CROWD} of them behind one`,
         await measureClaims(database, 1),

@@ -119,7 +119,7 @@ describeDatabases("the model of runs", (databases) => {
   });
 
   it("knows every statement of the queue", async () => {
-    const reads = ["waiting"];
+    const reads = ["waiting", "depth"];
     const known = ["claim", "renew", "recover", "release", "finish", "cancel"];
     expect(Object.keys(createRunQueue(await databases.open())).toSorted()).toEqual(
       [...reads, ...known].toSorted(),
