@@ -58,7 +58,11 @@ function toOperation(route: Route): object {
     operationId: toOperationId(route),
     // What the on handlers of the project's authentication are asked with.
     "x-permission": route.permission,
-    parameters: [...toParameters(route.params, "path"), ...toParameters(route.query, "query")],
+    parameters: [
+      ...toParameters(route.params, "path"),
+      ...toParameters(route.query, "query"),
+      ...toHeaders(route.headers),
+    ],
     ...(route.body && {
       requestBody: {
         required: true,
@@ -94,6 +98,16 @@ function toSchema(schema: z.ZodType, io: "input" | "output"): object {
     },
   });
   return json;
+}
+
+function toHeaders(headers: Route["headers"]): object[] {
+  return Object.entries(headers ?? {}).map(([name, description]) => ({
+    name,
+    in: "header",
+    required: false,
+    description,
+    schema: { type: "string" },
+  }));
 }
 
 function toParameters(schema: z.ZodType | undefined, where: "path" | "query"): object[] {

@@ -72,6 +72,8 @@ export interface Route {
   params?: z.ZodType;
   query?: z.ZodType;
   body?: z.ZodType;
+  /** Headers the route reads, by name, with what they do; for the document. */
+  headers?: Readonly<Record<string, string>>;
   /** What a successful answer looks like, for the document. */
   answer: { status: number; description: string; schema?: z.ZodType; stream?: boolean };
   /** Whether the request is for a web socket; the handler answers with its session. */

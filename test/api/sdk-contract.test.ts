@@ -198,10 +198,20 @@ function withWireNames(request: Sent): Sent {
   return { ...request, body };
 }
 
+/** Sent with every request. */
+const COMMON = new Set(["content-type"]);
+
+interface Sending {
+  method?: string;
+  body?: string;
+  headers?: Record<string, string>;
+}
+
 interface Sent {
   method: string;
   path: string;
   query: string[];
+  headers: string[];
   body: unknown;
 }
 
@@ -262,12 +272,13 @@ describe("the official client and /openapi.json", () => {
       apiKey: null,
       callerOptions: {
         maxRetries: 0,
-        fetch: (async (address: string, init: { method?: string; body?: string }) => {
+        fetch: (async (address: string, init: Sending) => {
           const url = new URL(address);
           sent.push({
             method: init.method ?? "GET",
             path: url.pathname,
             query: [...new Set(url.searchParams.keys())],
+            headers: Object.keys(init.headers ?? {}).filter((name) => !COMMON.has(name)),
             body: init.body === undefined ? undefined : JSON.parse(init.body),
           });
           return new Response("", { headers: { "Content-Type": "text/event-stream" } });
@@ -308,7 +319,7 @@ describe("the official client and /openapi.json", () => {
   });
 
   /** What of a request the document does not know. */
-  const lacks = ({ method, path, query, body }: Sent): string[] => {
+  const lacks = ({ method, path, query, headers, body }: Sent): string[] => {
     const found = find(method, path);
     if (!found) {
       const ids: Record<string, string> = {
@@ -325,7 +336,11 @@ describe("the official client and /openapi.json", () => {
     const [, operation] = found;
     const names = operation.parameters.filter((p) => p.in === "query").map((p) => p.name);
     const schema = bodySchema(operation);
+    const known = operation.parameters.filter((p) => p.in === "header").map((p) => p.name);
     return [
+      ...headers
+        .filter((name) => !known.some((own) => own.toLowerCase() === name.toLowerCase()))
+        .map((name) => `header ${name}`),
       ...query.filter((name) => !names.includes(name)).map((name) => `query ${name}`),
       ...(body === undefined ? [] : schema ? unknownFields(schema, body, "body") : ["a body"]),
     ];

@@ -4,7 +4,7 @@ import { ServerError } from "../../errors.ts";
 import { Run, RunBatchCreate, RunsCancel, RunsCancelQuery } from "../../protocol/runs.ts";
 import { route, type Route } from "../route.ts";
 import { startRuns } from "../start-run.ts";
-import { assertInBackground, toAcceptedRun, type RunRouteDeps } from "./runs.ts";
+import { IDEMPOTENCY, assertInBackground, toAcceptedRun, type RunRouteDeps } from "./runs.ts";
 
 /** Many runs at once: started, or stopped. */
 export function runBatchRoutes(deps: RunRouteDeps): Route[] {
@@ -18,6 +18,7 @@ export function runBatchRoutes(deps: RunRouteDeps): Route[] {
       permission: "threads:create_run",
       value: "by-route",
       body: RunBatchCreate,
+      headers: IDEMPOTENCY,
       answer: { status: 200, description: "The runs, in the same order", schema: z.array(Run) },
       async handle({ body, ...caller }) {
         const asked = body.map((run, index) => {

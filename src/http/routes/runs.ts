@@ -30,6 +30,13 @@ import {
 import { toEventStream } from "../sse.ts";
 import { startRun } from "../start-run.ts";
 
+/** What a client may send to be able to send the request again. */
+export const IDEMPOTENCY = {
+  "Idempotency-Key": "The same request with the same key gets the run that the first one made.",
+};
+const LAST_EVENT = {
+  "Last-Event-ID": "The last event that was seen; -1, or none, is from the start.",
+};
 const ThreadParams = z.object({ thread_id: Uuid });
 const RunParams = ThreadParams.extend({ run_id: Uuid });
 const StatelessParams = z.object({ run_id: Uuid });
@@ -163,6 +170,7 @@ function creationRoutes(handlers: Handlers): Route[] {
       value: "by-route",
       ...(params && { params }),
       body: RunCreate,
+      headers: IDEMPOTENCY,
     } as const;
     return [
       route({
@@ -332,6 +340,7 @@ function followRoutes(handlers: Handlers): Route[] {
       permission: "threads:read",
       params: RunParams,
       query: RunStreamQuery,
+      headers: LAST_EVENT,
       answer: { status: 200, description: "The run's events", stream: true },
       value: onThread,
       handle: stream,
@@ -344,6 +353,7 @@ function followRoutes(handlers: Handlers): Route[] {
       permission: "threads:read",
       params: StatelessParams,
       query: RunStreamQuery,
+      headers: LAST_EVENT,
       answer: { status: 200, description: "The run's events", stream: true },
       value: onThread,
       handle: stream,

@@ -60,6 +60,7 @@ export function threadStreamRoutes(deps: ThreadStreamRouteDeps): Route[] {
       permission: "threads:read",
       params: Params,
       query: ThreadStreamQuery,
+      headers: { "Last-Event-ID": "The last event that was seen; -1 is from the first run on." },
       answer: { status: 200, description: "The events of the runs", stream: true },
       async handle({ params, query, headers, filter }) {
         const thread = await deps.threads.get(params.thread_id, filter);

@@ -195,6 +195,7 @@ function resourceRoutes(deps: ThreadRouteDeps, get: Get): Route[] {
       permission: "threads:update",
       params: Params,
       body: ThreadPatch,
+      headers: { Prefer: "return=minimal is answered with 204 and no body." },
       value: ({ params, body }) => ({
         thread_id: params["thread_id"],
         metadata: body["metadata"],
