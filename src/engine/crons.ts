@@ -14,6 +14,8 @@ import type { Webhooks } from "./webhooks.ts";
 const LOOK_MS = 1_000;
 /** How many due crons a process takes at a time, and how long it has for them before another may try. */
 const BATCH = 20;
+/** How many of them at the same time, each on a connection of its own. */
+const AT_ONCE = 4;
 const CLAIM_MS = 30_000;
 
 export interface CronsOptions {
@@ -117,15 +119,21 @@ export class Crons {
   async fire(): Promise<void> {
     for (;;) {
       const due = await this.#options.crons.claimDue(BATCH, CLAIM_MS);
-      for (const one of due) {
-        await this.#fireOne(one).catch((error: unknown) => {
-          this.#options.log.error(
-            { err: error, cron_id: one.cron.cron_id },
-            "a cron did not fire; it will be tried again",
-          );
-        });
+      for (let start = 0; start < due.length; start += AT_ONCE) {
+        await Promise.all(due.slice(start, start + AT_ONCE).map((one) => this.#tryOne(one)));
       }
       if (due.length < BATCH) return;
+    }
+  }
+
+  async #tryOne(due: DueCron): Promise<void> {
+    try {
+      await this.#fireOne(due);
+    } catch (error) {
+      this.#options.log.error(
+        { err: error, cron_id: due.cron.cron_id },
+        "a cron did not fire; it will be tried again",
+      );
     }
   }
 

@@ -206,7 +206,9 @@ export function createCronRepository(
     fire: ({ cron_id, due, next, run, newThread }) =>
       database.transaction(async (tx) => {
         // Before the cron's own row, as whoever deletes the thread does: both together would wait for ever.
-        await tx.query("SELECT 1 FROM threads WHERE thread_id = $1 FOR UPDATE", [run.thread_id]);
+        if (!newThread && !run.temporary) {
+          await tx.query("SELECT 1 FROM threads WHERE thread_id = $1 FOR UPDATE", [run.thread_id]);
+        }
         const { rowCount } = await tx.query(
           `UPDATE crons SET next_run_date = $3, claimed_until = NULL
            WHERE cron_id = $1 AND enabled AND next_run_date = $2::timestamptz`,
