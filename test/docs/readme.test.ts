@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, readdir } from "node:fs/promises";
 import { expect, it } from "vitest";
 import { INSTALL_COMMAND } from "../../src/observability/langfuse/packages.ts";
 
@@ -20,7 +20,8 @@ it("the README's commands are scripts of this package", async () => {
 });
 
 it("links between the pages lead somewhere", async () => {
-  for (const page of ["README.md", "docs/architecture.md", "docs/errors.md"]) {
+  const docs = (await readdir(new URL("docs", root))).filter((name) => name.endsWith(".md"));
+  for (const page of ["README.md", ...docs.map((name) => `docs/${name}`)]) {
     const base = new URL(page, root);
     for (const [, target] of (await read(page)).matchAll(/\]\((?!https?:)([^)#]+)[^)]*\)/gu)) {
       expect(existsSync(new URL(target!, base)), `${page}: ${target}`).toBe(true);
