@@ -17,6 +17,7 @@ CREATE TABLE trace_outbox (
 );
 CREATE INDEX trace_outbox_waiting ON trace_outbox (queue, record_id) INCLUDE (size, taken_in_at)
   WHERE sender_id IS NULL;
+CREATE INDEX trace_outbox_roots ON trace_outbox (trace_id) WHERE sender_id IS NULL AND attempt IS NOT NULL;
 CREATE INDEX trace_outbox_held ON trace_outbox (trace_id) WHERE sender_id IS NOT NULL;
 
 -- Processes that send, with the lease under which they hold their rows.

@@ -61,8 +61,10 @@ export interface TraceOutbox {
   renew(senderId: string, leaseMs: number): Promise<boolean>;
   /** Gives up a sender's rows. */
   leave(senderId: string): Promise<void>;
-  /** Frees the rows of senders whose lease ran out (or of all others), and drops roots another attempt tells. */
+  /** Frees the rows of senders whose lease ran out, or of all others. */
   recover(senderId: string, everything: boolean): Promise<void>;
+  /** Drops roots in nobody's hands that another attempt of their run tells. */
+  dropSuperseded(): Promise<void>;
   /** What is in nobody's hands, by queue. */
   levels(): Promise<OutboxLevel[]>;
   /** Drops the oldest whole traces of a queue until it keeps to its limits. */
@@ -167,6 +169,9 @@ export function createTraceOutbox(database: Queryable): TraceOutbox {
          WHERE sender_id IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM trace_senders s WHERE s.sender_id = o.sender_id)`,
       );
+    },
+
+    async dropSuperseded() {
       await database.query(
         `DELETE FROM trace_outbox o USING runs r
          WHERE o.sender_id IS NULL AND o.attempt IS NOT NULL AND r.run_id = o.trace_id

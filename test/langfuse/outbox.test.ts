@@ -146,7 +146,7 @@ describeDatabases("the outbox", (databases) => {
   });
 
   it("keeps no more in a process than it may, and all come out in order", async () => {
-    const { store } = open({ inHand: { records: 10, bytes: 1_000_000 } });
+    const { store } = open({ inHand: { records: 10, bytes: 1_000_000 }, leaseMs: 600_000 });
     const names = Array.from({ length: 200 }, (_, index) => `n${index}`);
     for (const [index, name] of names.entries()) {
       store.add(span(newTraceId(), name));

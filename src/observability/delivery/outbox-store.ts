@@ -73,6 +73,8 @@ export class OutboxStore implements RecordStore {
   /** Rows taken from the pool, less those put there; and those of ours that are still in it. */
   #taken = 0;
   #shared = 0;
+  /** Put there while somebody was counting. */
+  #sharedMeanwhile = 0;
   /** Rows go to the pool until all of it is taken: what came first goes first. */
   #pooling = false;
   #poolMayHave = true;
@@ -199,10 +201,16 @@ export class OutboxStore implements RecordStore {
     }
   }
 
+  /** Somebody begins to count what is in nobody's hands. */
+  onLook(): void {
+    this.#sharedMeanwhile = 0;
+  }
+
   /** Told regularly what is in nobody's hands. */
   async onLevel(level: OutboxLevel | undefined): Promise<void> {
     this.#pool = {
-      records: level?.records ?? 0,
+      // Never nothing where there is something.
+      records: Math.max(level?.records ?? 0, this.#sharedMeanwhile),
       bytes: level?.bytes ?? 0,
       oldest: level === undefined ? undefined : Date.now() - level.oldest_ms,
     };
@@ -244,6 +252,7 @@ export class OutboxStore implements RecordStore {
       this.#bytes -= row.bytes.length;
       this.#taken -= 1;
       this.#shared += 1;
+      this.#sharedMeanwhile += 1;
       this.#pool.records += 1;
       this.#pool.bytes += row.bytes.length;
       this.#pool.oldest ??= row.time;

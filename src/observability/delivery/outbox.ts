@@ -35,6 +35,7 @@ export interface OutboxTable {
   renew(senderId: string, leaseMs: number): Promise<boolean>;
   leave(senderId: string): Promise<void>;
   recover(senderId: string, everything: boolean): Promise<void>;
+  dropSuperseded(): Promise<void>;
   levels(): Promise<OutboxLevel[]>;
   trim(
     queue: string,
@@ -58,6 +59,10 @@ export interface OutboxOptions {
 
 const LEASE_MS = 10_000;
 const RETRY_MS = 2_000;
+/** Roots that another attempt tells lie where they are until then, and do no harm. */
+const LOOKS_PER_CHECK = 6;
+/** A look that takes a second is followed by twenty seconds without. */
+const PAUSE_PER_LOOK = 20;
 const IN_HAND = { records: 20_000, bytes: 16 * 1_024 * 1_024 };
 /** How much of a lease passes between two renewals, each with a look at what others left. */
 const RENEW_SHARE = 1 / 3;
@@ -79,6 +84,8 @@ export class Outbox {
   #timer: NodeJS.Timeout | undefined;
   #tending: Promise<void> | undefined;
   #begun = false;
+  #looks = 0;
+  #lookNotBefore = 0;
 
   constructor(options: OutboxOptions) {
     this.#options = options;
@@ -112,6 +119,7 @@ export class Outbox {
 
   /** Resolves if the database answers. */
   async probe(): Promise<void> {
+    this.#lookNotBefore = 0;
     await this.apart(() => this.#tend());
   }
 
@@ -151,8 +159,18 @@ export class Outbox {
     if (this.#begun && !held) for (const store of this.#stores.values()) store.onLeaseLost();
     await this.table.recover(this.senderId, this.#options.alone && !this.#begun);
     this.#begun = true;
+    if (Date.now() >= this.#lookNotBefore) await this.#look();
+  }
+
+  /** What waits in nobody's hands. After a long outage that is much, and looking at it takes its time. */
+  async #look(): Promise<void> {
+    const began = performance.now();
+    if (this.#looks % LOOKS_PER_CHECK === 0) await this.table.dropSuperseded();
+    this.#looks += 1;
+    for (const store of this.#stores.values()) store.onLook();
     const levels = await this.table.levels();
     for (const [queue, store] of this.#stores)
       await store.onLevel(levels.find((level) => level.queue === queue));
+    this.#lookNotBefore = Date.now() + PAUSE_PER_LOOK * (performance.now() - began);
   }
 }
