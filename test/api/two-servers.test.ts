@@ -3,7 +3,13 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { openDatabase } from "../../src/storage/open.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { createFeed, five, registryOf, type Trail } from "../support/graphs.ts";
-import { collect, eventually, startServer, type TestServer } from "../support/server.ts";
+import {
+  collect,
+  eventually,
+  startServer,
+  wireEvents,
+  type TestServer,
+} from "../support/server.ts";
 
 type Values = typeof Trail.State;
 
@@ -62,6 +68,35 @@ describe("two servers on one PostgreSQL", () => {
       expect(seen).toEqual(here.map(({ event, data }) => [event, data]));
     },
   );
+
+  it("follow and cancel an A2A task of the other", async () => {
+    const input = randomUUID();
+    const rpc = (server: TestServer, method: string, params: object) =>
+      fetch(`${server.url}/a2a/feed`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }),
+      });
+    const begun = await rpc(one, "message/send", {
+      message: {
+        kind: "message",
+        messageId: randomUUID(),
+        role: "user",
+        parts: [{ kind: "data", data: { input } }],
+      },
+      configuration: { blocking: false },
+    });
+    const { result: task } = (await begun.json()) as { result: { id: string } };
+    await feed.entered(input);
+    const followed = wireEvents(await rpc(two, "tasks/resubscribe", { id: task.id }));
+    expect((await followed.next()).value).toMatchObject({ data: { result: { id: task.id } } });
+    const cancelled = await rpc(two, "tasks/cancel", { id: task.id });
+    expect(await cancelled.json()).toMatchObject({ result: { status: { state: "canceled" } } });
+    await feed.aborted(input);
+    expect((await collect(followed)).at(-1)?.data).toMatchObject({
+      result: { kind: "status-update", status: { state: "canceled" }, final: true },
+    });
+  });
 
   it("stop a run of the other", async () => {
     for (const action of ["interrupt", "rollback"] as const) {
@@ -153,6 +188,29 @@ describe("two servers on one PostgreSQL", () => {
     } finally {
       await database.close();
     }
+  });
+
+  // After the tests that look for what is left: its run without a thread stays for an hour.
+  it("cancel an MCP call that the other has", async () => {
+    const input = randomUUID();
+    const session = randomUUID();
+    const rpc = (server: TestServer, message: object) =>
+      fetch(`${server.url}/mcp`, {
+        method: "POST",
+        headers: { "content-type": "application/json", "mcp-session-id": session },
+        body: JSON.stringify({ jsonrpc: "2.0", ...message }),
+      });
+    const called = rpc(one, {
+      id: "call",
+      method: "tools/call",
+      params: { name: "feed", arguments: { input } },
+    });
+    await feed.entered(input);
+    const params = { requestId: "call" };
+    const noted = await rpc(two, { method: "notifications/cancelled", params });
+    expect(noted.status).toBe(202);
+    await feed.aborted(input);
+    expect(await (await called).json()).toMatchObject({ id: "call", result: { isError: true } });
   });
 
   it("take over what the other leaves when it stops", async () => {
