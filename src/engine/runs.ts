@@ -552,6 +552,7 @@ function toOrigin(
     base_url: request.baseUrl,
     traceparent: headers.get("traceparent") ?? undefined,
     ...(principal && { user: principal.user, permissions: principal.permissions }),
+    ...(temporary && principal && { scope: body.metadata ?? {} }),
   };
 }
 

@@ -21,6 +21,11 @@ export interface RunOrigin {
   /** The session a client named for a run without a thread. */
   session_id?: string | undefined;
   traceparent?: string | undefined;
+  /**
+   * For a run without a thread that somebody authenticated asked for: what the request wrote into its metadata,
+   * without the assistant's. Authorization filters are asked of this, or the assistant's owner would own the run.
+   */
+  scope?: Record<string, unknown> | undefined;
   /** Where the run's trace is: decided once, so that its links and scores stay right. Absent for an untraced run. */
   trace?:
     | { trace_id: string; parent_span_id?: string | undefined; project?: string | undefined }
@@ -178,7 +183,7 @@ function passing(filter: Filter | undefined): Conditions {
   return conditions.add((p) => {
     const contained = `${p(toContained(filter))}::jsonb`;
     return `(EXISTS (SELECT 1 FROM threads t WHERE t.thread_id = runs.thread_id AND t.metadata @> ${contained})
-      OR (runs.temporary AND runs.metadata @> ${contained}))`;
+      OR (runs.temporary AND coalesce((runs.origin -> 'scope')::jsonb, runs.metadata) @> ${contained}))`;
   });
 }
 

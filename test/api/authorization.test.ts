@@ -80,6 +80,7 @@ auth
     const name = asked.user.identity;
     if (role(asked) === "shared") return { members: { $contains: [name, "all"] } };
     if (role(asked) === "level") return { level: { $eq: 3 }, open: true };
+    if (role(asked) === "owner") return { owner: name };
     if (role(asked) === "operator") return { level: { $gt: 3 } };
     if (role(asked) === "teapot") throw new HTTPException(418, { message: "no coffee" });
     if (role(asked) === "crash") return asked.nothing.at.all;
@@ -91,7 +92,9 @@ auth
     if (user.identity === "thief") value.thread_id = "00000000-0000-4000-8000-000000000000";
     value.kwargs.input = { input: "of the handler" };
     value.kwargs.context = { by: user.identity };
+    return user.identity === "guest" ? { owner: "guest" } : true;
   })
+  .on("assistants:read", ({ user }) => user.identity === "guest" || { owner: user.identity })
   .on("assistants", ({ user }) => ({ owner: user.identity }))
   .on("store", ({ user }) => ({ owner: user.identity }))
   .on("store:list_namespaces", ({ user }) => ({ namespace: { $contains: user.identity } }));
@@ -180,6 +183,20 @@ describeDatabases("rules", (databases) => {
     expect(values).toMatchObject({ context: { by: "ada" } });
     const run = await client("ada").runs.create(null, "five", {});
     expect(run).toMatchObject({ kwargs: { input: { input: "of the handler" } } });
+  });
+
+  it("does not give a run without a thread to the owner of its assistant", async () => {
+    const { assistant_id } = await client("owner:bob").assistants.create({
+      graphId: "five",
+      metadata: { owner: "owner:bob", kind: "shared" },
+    });
+    const stream = (runId: string) => status("owner:bob", `/runs/${runId}/stream`);
+    const foreign = await client("guest").runs.create(null, assistant_id, {});
+    expect(foreign.metadata).toMatchObject({ kind: "shared" });
+    expect(await stream(foreign.run_id)).toBe(404);
+    const metadata = { owner: "owner:bob" };
+    const own = await client("owner:bob").runs.create(null, assistant_id, { metadata });
+    expect(await stream(own.run_id)).toBe(200);
   });
 
   it("asks a filter of an item's value, key and namespace", async () => {
