@@ -230,7 +230,7 @@ export class EventLog {
       while (!signal.aborted) {
         // Taken before looking, so that what happens between the look and the wait is not slept through.
         const changed = watched.changed(signal);
-        if (this.has(stream.runId)) {
+        if (this.#goesOnHere(stream.runId)) {
           tail.end = { kind: "here" };
           return;
         }
@@ -262,6 +262,12 @@ export class EventLog {
     } finally {
       watched.close();
     }
+  }
+
+  /** Whether memory has more of a run than an attempt that ended before the run did. */
+  #goesOnHere(runId: string): boolean {
+    const stream = this.#writings.get(runId)?.stream;
+    return stream !== undefined && (!stream.closed || stream.over);
   }
 
   /** Whether the database has the last attempt of a run that has ended. */

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
+import { openPostgres } from "../../src/storage/postgres.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { createFeed, five, registryOf } from "../support/graphs.ts";
 import { eventually, startServer, wireEvents, type TestServer } from "../support/server.ts";
@@ -112,5 +113,54 @@ describe.each(SETTINGS)("processes $how", ({ settings }) => {
     feed.end(input);
     expect(await waiting).toMatchObject({ trail: [input] });
     await closing;
+  });
+});
+
+describe("a run that changes hands", () => {
+  const databases = createTestDatabases("postgres");
+
+  it("goes on as attempt 2 for a reader of the process that lost it", async () => {
+    const feed = createFeed();
+    const graphs = registryOf({ feed: feed.graph });
+    const { databaseUrl: url, dataDir } = await databases.configure();
+    const config = {
+      database: { url, dataDir },
+      workers: { concurrency: 10, graceMs: 0, leaseMs: 2_000 },
+    };
+    const loser = await startServer(databases, graphs, { config });
+    const input = randomUUID();
+    const seen: [number, string, unknown][] = [];
+    const { thread_id } = await loser.client.threads.create();
+    const response = await fetch(`${loser.url}/threads/${thread_id}/runs/stream`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ assistant_id: "feed", input: { input }, stream_mode: "custom" }),
+    });
+    const streamed = (async () => {
+      for await (const { id, event, data } of wireEvents(response))
+        seen.push([Number(id), event, data]);
+    })();
+    await feed.entered(input);
+    feed.push(input, "a");
+    await eventually(() => expect(seen.at(-1)).toEqual([1, "custom", "a"]));
+    const heir = await startServer(databases, graphs, { config });
+    const database = await openPostgres({ connectionString: url! });
+    await database.query(
+      "UPDATE runs SET status = 'running', worker_id = $1, attempt = 2, lease_expires_at = now()",
+      [randomUUID()],
+    );
+    await database.close();
+    await eventually(() => expect(feed.begun.filter((begun) => begun === input)).toHaveLength(2));
+    feed.push(input, "b");
+    await eventually(() => expect(seen.at(-1)?.[2]).toBe("b"));
+    feed.end(input);
+    await streamed;
+    const attempt = { attempt: 3 };
+    expect(seen.slice(0, 2)).toMatchObject([
+      [0, "metadata", { attempt: 1 }],
+      [1, "custom", "a"],
+    ]);
+    expect(seen[2]).toMatchObject([20_000_000, "metadata", attempt]);
+    expect(await heir.client.runs.list(thread_id)).toMatchObject([{ status: "success" }]);
   });
 });
