@@ -26,8 +26,6 @@ import type { Watch } from "./watch.ts";
 import type { Webhooks } from "./webhooks.ts";
 import type { Worker } from "./worker.ts";
 
-/** How long a request that is sent again finds the run it has made. */
-const KEY_AGE_MS = 24 * 3_600_000;
 const ASSISTANT_NAMESPACE = "6ba7b821-9dad-11d1-80b4-00c04fd430c8";
 /** What of a config says where a run starts, which is for that run alone. */
 const PLACE = new Set(["checkpoint_id", "checkpoint_ns", "checkpoint_map"]);
@@ -274,7 +272,7 @@ export class RunEngine {
   async #earlier({ principal, idempotency }: RunRequest): Promise<RunRecord | undefined> {
     if (!idempotency) return undefined;
     const { key, hash } = idempotency;
-    const run = await this.#options.runs.findByKey(principal?.identity, key, KEY_AGE_MS);
+    const run = await this.#options.runs.findByKey(principal?.identity, key);
     if (!run || run.idempotency_hash === hash) return run;
     throw new ServerError(
       "invalid_request",

@@ -141,12 +141,8 @@ export interface RunRepository {
    */
   create(run: NewRun): Promise<Created>;
   get(runId: string, filter: Filter | undefined): Promise<RunRecord | undefined>;
-  /** The run a user made with this idempotency key within `maxAgeMs`; an older run gives its key up. */
-  findByKey(
-    userId: string | undefined,
-    key: string,
-    maxAgeMs: number,
-  ): Promise<RunRecord | undefined>;
+  /** The run a user made with this idempotency key within 24 hours; an older run gives its key up. */
+  findByKey(userId: string | undefined, key: string): Promise<RunRecord | undefined>;
   list(threadId: string, query: RunListQuery): Promise<RunRecord[]>;
   /** The active runs among these, of one thread or of all, newest first. */
   findActive(which: {
@@ -173,7 +169,10 @@ export interface RunRepository {
   lastInStream(threadId: string): Promise<RunRecord | undefined>;
   /** Deletes a run that has ended; false if it is active or absent. */
   delete(runId: string): Promise<boolean>;
-  /** Deletes up to `limit` finished runs without a thread that ended before now minus `olderThanMs`. */
+  /**
+   * Deletes up to `limit` finished runs without a thread that ended before now minus `olderThanMs`, but for those
+   * whose idempotency key is still good.
+   */
   sweepTemporary(olderThanMs: number, limit: number): Promise<number>;
 }
 
@@ -186,6 +185,9 @@ function passing(filter: Filter | undefined): Conditions {
       OR (runs.temporary AND coalesce((runs.origin -> 'scope')::jsonb, runs.metadata) @> ${contained}))`;
   });
 }
+
+/** How long a request that is sent again finds the run it has made. */
+const KEY_AGE = "interval '24 hours'";
 
 export function createRunRepository(database: Queryable): RunRepository {
   return {
@@ -237,8 +239,8 @@ export function createRunRepository(database: Queryable): RunRepository {
       return rows[0];
     },
 
-    async findByKey(userId, key, maxAgeMs) {
-      const { rows } = await database.query<RunRecord>(FIND_BY_KEY, [userId ?? "", key, maxAgeMs]);
+    async findByKey(userId, key) {
+      const { rows } = await database.query<RunRecord>(FIND_BY_KEY, [userId ?? "", key]);
       return rows[0];
     },
 
@@ -322,6 +324,7 @@ export function createRunRepository(database: Queryable): RunRepository {
         `DELETE FROM runs WHERE run_id IN (
            SELECT run_id FROM runs
            WHERE temporary AND ended_at < now() - $1::float8 * interval '1 millisecond'
+             AND (idempotency_key IS NULL OR created_at <= now() - ${KEY_AGE})
            LIMIT $2 FOR UPDATE SKIP LOCKED)`,
         [olderThanMs, limit],
       );
@@ -362,11 +365,11 @@ const FIND_BY_KEY = `
   WITH given_up AS (
     UPDATE runs SET idempotency_key = NULL
     WHERE coalesce(user_id, '') = $1 AND idempotency_key = $2
-      AND created_at <= now() - $3::float8 * interval '1 millisecond'
+      AND created_at <= now() - ${KEY_AGE}
   )
   SELECT ${RUN_COLUMNS} FROM runs
   WHERE coalesce(user_id, '') = $1 AND idempotency_key = $2
-    AND created_at > now() - $3::float8 * interval '1 millisecond'`;
+    AND created_at > now() - ${KEY_AGE}`;
 
 // The thread's row is locked first, so whether it is busy is read from the row itself, after any transaction
 // that was ahead of this one; the runs table would show the statement's older snapshot.

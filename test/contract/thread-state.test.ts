@@ -16,7 +16,7 @@ import { describeDatabases } from "../support/databases.ts";
 const LEASE_MS = 30_000;
 const SNAPSHOT = { values: { text: "by hand" }, interrupts: {}, interrupted: false };
 
-describeDatabases("a thread that is written by hand", (databases) => {
+describeDatabases("what clients write by hand, or send again", (databases) => {
   let database: Database;
   let states: ThreadStateRepository;
   let checkpoints: Checkpoints;
@@ -37,7 +37,7 @@ describeDatabases("a thread that is written by hand", (databases) => {
     if (typeof held !== "object") throw new Error(`not held: ${held}`);
     return held;
   };
-  const createRun = (threadId: string) =>
+  const createRun = (threadId: string, more: Partial<NewRun> = {}) =>
     createRunRepository(database).create({
       run_id: randomUUID(),
       thread_id: threadId,
@@ -60,6 +60,7 @@ describeDatabases("a thread that is written by hand", (databases) => {
       filter: undefined,
       logged: "on_demand",
       claim: { workerId: randomUUID(), leaseMs: LEASE_MS },
+      ...more,
     } satisfies NewRun);
   const claimed = async (): Promise<string[]> => {
     const queue = createRunQueue(database);
@@ -136,5 +137,41 @@ describeDatabases("a thread that is written by hand", (databases) => {
     await expect(write(writer)).rejects.toMatchObject({ code: "conflict" });
     expect(await states.release(writer, SNAPSHOT)).toBeUndefined();
     expect(await countOf(threadId)).toBe(0);
+  });
+
+  it("keeps a run without a thread as long as its idempotency key, and no longer", async () => {
+    const runs = createRunRepository(database);
+    const make = async (key?: string): Promise<string> => {
+      const made = await createRun(randomUUID(), {
+        temporary: true,
+        ...(key !== undefined && { idempotency: { key, hash: "hash" } }),
+      });
+      if (made.kind !== "created") throw new Error(made.kind);
+      return made.run.run_id;
+    };
+    const age = (runId: string, hours: number) =>
+      database.query(
+        `UPDATE runs SET status = 'success', created_at = now() - $2::float8 * interval '1 hour',
+           ended_at = now() - $2::float8 * interval '1 hour', lease_expires_at = NULL WHERE run_id = $1`,
+        [runId, hours],
+      );
+    const [plain, fresh, old] = [await make(), await make("fresh"), await make("old")];
+    for (const runId of [plain, fresh]) await age(runId, 23);
+    await age(old, 25);
+    expect(await runs.findByKey(undefined, "fresh")).toMatchObject({ run_id: fresh });
+    expect(await runs.findByKey("somebody", "fresh")).toBeUndefined();
+    expect(
+      await createRun(randomUUID(), { idempotency: { key: "fresh", hash: "x" }, temporary: true }),
+    ).toEqual({ kind: "key_taken" });
+    await runs.sweepTemporary(60_000, 1_000);
+    const left = async (runId: string) => (await runs.get(runId, undefined))?.run_id;
+    expect(await Promise.all([left(plain), left(fresh), left(old)])).toEqual([
+      undefined,
+      fresh,
+      undefined,
+    ]);
+    await age(fresh, 25);
+    expect(await runs.findByKey(undefined, "fresh")).toBeUndefined();
+    expect(await make("fresh")).not.toBe(fresh);
   });
 });
