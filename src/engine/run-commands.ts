@@ -61,6 +61,7 @@ export async function respond(context: CommandContext, params: InputRespond): Pr
     config: params.config,
     metadata: params.metadata,
     multitask_strategy: "enqueue",
+    strict_resume: params.strict_resume,
   });
   return { result: { run_id: run.run_id }, run };
 }

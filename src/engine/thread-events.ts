@@ -1,7 +1,7 @@
 import { isPrefixMatch } from "@langchain/langgraph/stream";
 import type { AgentStatus, EventFilter, ThreadEvent } from "../protocol/events.ts";
 import type { RunEvent } from "../protocol/runs.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunError, RunRecord } from "../storage/runs.ts";
 import { fromEventName, isRecord } from "./protocol-events.ts";
 import {
   ANSWERED,
@@ -187,9 +187,14 @@ function ended(piece: ThreadPiece & { kind: "ended" }, serialise: Serialise): Th
   const data = {
     event: statusOf(last),
     graph_name: run.graph_id,
-    ...(last?.error && { error: last.error.message }),
+    ...(last?.error && toFailure(last.error)),
   };
   return [...events, lifecycle(run, ENDED, data, timestamp)];
+}
+
+/** A failed run's reason; of a refused answer also which questions it was about. */
+function toFailure({ error: _name, message, ...refusal }: RunError): object {
+  return { error: message, ...refusal };
 }
 
 /** How a run stands that has ended, or was deleted. */
@@ -202,7 +207,7 @@ export function statusOf(last: RunRecord | undefined): AgentStatus {
 function lifecycle(
   run: RunRecord,
   offset: number,
-  data: { event: AgentStatus; graph_name: string; error?: string; attempt?: number },
+  data: { event: AgentStatus; graph_name: string; attempt?: number },
   timestamp: number,
 ): ThreadEvent {
   const params = JSON.stringify({ namespace: [], timestamp, data });

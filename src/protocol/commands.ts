@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { Metadata, RunnableConfig } from "./common.ts";
-import { EventFilter, Namespace } from "./events.ts";
+import { Namespace } from "./events.ts";
 import { CommandUpdate, Goto, MultitaskStrategy } from "./runs.ts";
 
 /*
@@ -70,7 +70,7 @@ const Resume = {
   goto: Goto,
   config: RunnableConfig.optional(),
   metadata: Metadata.optional(),
-  /** Questions are always checked, so this asks for nothing more. */
+  /** Look once more when the run starts, and fail if a question does not wait any more. */
   strict_resume: z.boolean().optional(),
 };
 
@@ -108,8 +108,6 @@ export const StateFork = z.strictObject({
 });
 
 export const AgentGetTree = z.strictObject({ run_id: z.uuid().optional() });
-
-export const Subscribe = EventFilter;
 
 export const Unsubscribe = z.strictObject({ subscription_id: z.string() });
 

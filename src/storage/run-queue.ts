@@ -3,7 +3,7 @@ import { ServerError } from "../errors.ts";
 import type { Database, Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
 import { CLAIM, NEXT_PLACE } from "./run-claim.ts";
-import { RUN_COLUMNS, type RunRecord } from "./runs.ts";
+import { RUN_COLUMNS, type RunError, type RunRecord } from "./runs.ts";
 
 /** The lease under which a worker executes a run; every write of a result proves it. */
 export interface Lease {
@@ -16,7 +16,7 @@ export interface RunResult {
   status: Extract<RunStatus, "success" | "error" | "timeout" | "interrupted">;
   interrupted: boolean;
   output: unknown;
-  error: { error: string; message: string } | undefined;
+  error: RunError | undefined;
   /** The thread's new state; `undefined` leaves the one it has. */
   values: unknown;
   interrupts: Record<string, unknown[]>;

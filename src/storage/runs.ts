@@ -39,6 +39,15 @@ export interface RunOrigin {
   permissions?: string[] | undefined;
 }
 
+/** Why a run failed. The ids are those of a strict resume that was refused. */
+export interface RunError {
+  error: string;
+  message: string;
+  reason?: string;
+  interrupt_ids?: string[];
+  pending_ids?: string[];
+}
+
 /** A row of the runs table. */
 export interface RunRecord {
   run_id: string;
@@ -69,7 +78,7 @@ export interface RunRecord {
   cancel_reason: string | null;
   interrupted: boolean;
   output: unknown;
-  error: { error: string; message: string } | null;
+  error: RunError | null;
   created_at: Date;
   updated_at: Date;
   started_at: Date | null;

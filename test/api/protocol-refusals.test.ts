@@ -5,6 +5,7 @@ import { as, configureAuth } from "../support/auth.ts";
 import { createTestDatabases, describeDatabases } from "../support/databases.ts";
 import { approval, createFeed, five, registryOf } from "../support/graphs.ts";
 import { createClient, request, startServer, type TestServer } from "../support/server.ts";
+import { subscribe } from "../support/thread-stream.ts";
 
 /** A socket whose messages are in the test's hands. */
 function dial(url: string, headers: Record<string, string> = {}) {
@@ -142,6 +143,34 @@ describeDatabases("commands that are refused", (databases) => {
     expect(await client.runs.join(thread_id, run_id)).toMatchObject({
       trail: ["prepare", "answer:yes", "done"],
     });
+  });
+
+  it("say of a strict answer that came too late which question it was for", async () => {
+    const { client, url } = server;
+    const { thread_id } = await client.threads.create();
+    await client.runs.wait(thread_id, "approval", { input: { input: "x" } });
+    const { interrupts } = await client.threads.get(thread_id);
+    const interrupt_id = Object.values(interrupts).flat()[0]!.id!;
+    // While this run is at work the thread still shows the question, which is gone afterwards.
+    const input = randomUUID();
+    await client.runs.create(thread_id, "feed", { input: { input } });
+    await feed.entered(input);
+    const params = { interrupt_id, response: "yes", strict_resume: true };
+    expect(await send(thread_id, "input.respond", params)).toMatchObject({ type: "success" });
+    const again = await send(thread_id, "input.respond", params);
+    expect(again).toEqual(refused("no_such_interrupt", /Nobody waits/));
+    const live = await subscribe(url, thread_id, { channels: ["lifecycle"], since: 1 });
+    feed.end(input);
+    await live.untilRunEnd();
+    await live.untilRunEnd();
+    expect((await live.untilRunEnd()).at(-1)!.params.data).toMatchObject({
+      event: "failed",
+      error: expect.any(String),
+      reason: expect.any(String),
+      interrupt_ids: [interrupt_id],
+      pending_ids: [],
+    });
+    live.close();
   });
 
   it("come over a socket as well, and do not end it", async () => {
