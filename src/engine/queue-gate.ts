@@ -22,8 +22,8 @@ export class QueueGate {
     this.#options = options;
   }
 
-  /** Lets one more run into the queue. Throws `queue_full`, with `Retry-After`. */
-  async admit(): Promise<void> {
+  /** Lets so many more runs into the queue. Throws `queue_full`, with `Retry-After`. */
+  async admit(count = 1): Promise<void> {
     const { maxWaiting } = this.#options;
     if (maxWaiting === undefined) return;
     if (performance.now() - this.#countedAt > COUNT_MS) {
@@ -32,14 +32,14 @@ export class QueueGate {
       });
       await this.#counting;
     }
-    if (this.#waiting >= maxWaiting) {
+    if (this.#waiting + count > maxWaiting) {
       throw new ServerError(
         "queue_full",
-        `${maxWaiting} runs are waiting already, which is as many as this server lets in (workers.max_waiting). Try again later.`,
+        `${this.#waiting} runs are waiting already, and this server lets ${maxWaiting} wait (workers.max_waiting). Try again later.`,
         { headers: { "Retry-After": String(RETRY_AFTER_SECONDS) } },
       );
     }
-    this.#waiting += 1;
+    this.#waiting += count;
   }
 
   async #count(maxWaiting: number): Promise<void> {

@@ -235,11 +235,13 @@ export class RunEngine {
     const asked = await Promise.all(
       batch.map(({ body, request }) => this.prepare(undefined, body, request)),
     );
-    const { worker, batches } = this.#options;
+    const { worker, batches, gate } = this.#options;
     const claims = asked.map(({ afterSeconds }) =>
       afterSeconds > 0 ? undefined : worker.reserve(),
     );
     try {
+      const waiting = asked.filter((run, index) => run.afterSeconds <= 0 && !claims[index]).length;
+      if (waiting > 0) await gate.admit(waiting);
       const created = await batches.create(
         asked.map((run, index) => ({
           run: { ...run, filter: undefined, claim: claims[index] },

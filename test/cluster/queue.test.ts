@@ -113,6 +113,12 @@ describe("a server with limits", () => {
     expect(refused?.headers.get("Retry-After")).toMatch(/^\d+$/);
     expect(await refused?.json()).toMatchObject({ code: "queue_full" });
     expect(statuses.length).toBeLessThanOrEqual(2);
+    const batch = await fetch(`${url}/runs/batch`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify([{ assistant_id: "feed" }, { assistant_id: "feed" }]),
+    });
+    expect(batch.status).toBe(429);
     // Others are not held up, and there was never a second one at work.
     expect(feed.begun).toHaveLength(1);
     feed.end(input);
