@@ -1,9 +1,8 @@
 import { mkdtemp, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { Annotation, StateGraph } from "@langchain/langgraph";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, inject, it } from "vitest";
 import type { HttpConfig } from "../../src/config/schema.ts";
 import { as, configureAuth } from "../support/auth.ts";
 import { createTestDatabases } from "../support/databases.ts";
@@ -83,7 +82,7 @@ describe("custom routes", () => {
     { auth = true } = {},
   ): Promise<TestServer> {
     const { exportName = "app", ...rest } = http;
-    const path = join(await mkdtemp(join(tmpdir(), "aegra-app-")), "app.ts");
+    const path = join(await mkdtemp(join(inject("scratch"), "app-")), "app.ts");
     await writeFile(path, APP);
     return startServer(databases, graphs, {
       config: {

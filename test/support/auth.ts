@@ -1,6 +1,6 @@
 import { mkdtemp, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inject } from "vitest";
 import type { Config } from "../../src/config/schema.ts";
 
 /**
@@ -8,7 +8,7 @@ import type { Config } from "../../src/config/schema.ts";
  * would write it, on an `auth` that authenticates already.
  */
 export async function configureAuth(handlers: string): Promise<Partial<Config>> {
-  const file = join(await mkdtemp(join(tmpdir(), "aegra-auth-")), "auth.ts");
+  const file = join(await mkdtemp(join(inject("scratch"), "auth-")), "auth.ts");
   // The packages are found from here, as the project's folder is a bare one.
   const source = `
 import { createRequire } from "node:module";

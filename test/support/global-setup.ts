@@ -20,6 +20,8 @@ declare module "vitest" {
     postgresTemplate: string;
     /** A gzipped tar of a migrated PGlite. */
     pgliteTemplate: string;
+    /** A folder for files of the suites, which is removed after the run. */
+    scratch: string;
   }
 }
 
@@ -47,6 +49,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide("postgresUrl", postgresUrl);
     project.provide("postgresTemplate", postgresTemplate);
     project.provide("pgliteTemplate", pgliteTemplate);
+    project.provide("scratch", folder);
   } catch (error) {
     await teardown();
     throw error;
