@@ -43,7 +43,7 @@ function renderFaults({ faults, probes }: LabResult): string[] {
       kind,
       String(recoveries.length),
       seconds(longest),
-      seconds(sorted[Math.floor(sorted.length / 2)] ?? 0),
+      seconds(sorted[Math.floor((sorted.length - 1) / 2)] ?? 0),
       seconds(sorted.at(-1) ?? 0),
     ];
   });
