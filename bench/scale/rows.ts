@@ -50,7 +50,7 @@ export async function measureRows(options: RowsOptions): Promise<string> {
         `${count.toLocaleString("en")} threads, ${(count * options.checkpoints).toLocaleString("en")} checkpoints`,
     );
     return [
-      `| median, p99 in ms | ${heads.join(" | ")} |`,
+      `| best, median, p99 in ms | ${heads.join(" | ")} |`,
       `| --- | ${heads.map(() => "---:").join(" | ")} |`,
       ...[...columns[0]!.keys()].map(
         (name) => `| ${name} | ${columns.map((column) => column.get(name)).join(" | ")} |`,
@@ -108,5 +108,5 @@ async function timed(times: number, work: (at: number) => Promise<unknown>): Pro
   const sorted = spent.toSorted((a, b) => a - b);
   const median = sorted[Math.floor(times / 2)] ?? Number.NaN;
   const late = sorted[Math.min(times - 1, Math.floor(times * 0.99))] ?? Number.NaN;
-  return `${median.toFixed(1)}, ${late.toFixed(1)}`;
+  return [sorted[0] ?? Number.NaN, median, late].map((ms) => ms.toFixed(1)).join(", ");
 }
