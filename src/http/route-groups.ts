@@ -15,7 +15,9 @@ const GROUPS: Readonly<Record<DisabledRoutes, readonly RouteTag[]>> = {
 /** Whether a route is there. Without runs, nothing of the thread's routes starts one. */
 export function isServed(route: Route, disabled: readonly DisabledRoutes[]): boolean {
   const isOff = disabled.some((group) => GROUPS[group].includes(route.tag));
-  const startsRun = route.tag === "Threads" && route.permission === "threads:create_run";
+  // The commands of a web socket start runs too.
+  const startsRun =
+    route.tag === "Threads" && (route.permission === "threads:create_run" || route.socket === true);
   return !isOff && !(startsRun && disabled.includes("runs"));
 }
 

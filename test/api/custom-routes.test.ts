@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { mkdtemp, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
@@ -203,6 +204,9 @@ describe("custom routes", () => {
         status: 404,
       });
     }
+    const thread = `/threads/${randomUUID()}`;
+    expect(await status(`/agents/v1${thread}/commands`, { id: 1, method: "run.start" })).toBe(404);
+    expect(await status(`/agents/v1${thread}/stream/events`)).toBe(405);
     const document = (await request(server.url, "/openapi.json")).json as {
       paths: object;
       servers: unknown;
