@@ -7,7 +7,8 @@ import type { Filter } from "../protocol/filters.ts";
 import { RunCreate } from "../protocol/runs.ts";
 import type { CronChange, CronRecord, CronRepository, DueCron } from "../storage/crons.ts";
 import { parseSchedule } from "./cron-schedule.ts";
-import type { RunEngine, RunRequest } from "./runs.ts";
+import type { RunRequest } from "./new-run.ts";
+import type { RunEngine } from "./runs.ts";
 import type { Webhooks } from "./webhooks.ts";
 
 /** How often a process looks for crons that are due. */

@@ -1,6 +1,7 @@
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import type { Idempotency } from "../engine/idempotency.ts";
-import { toAssistantId, type RunEngine, type RunRequest } from "../engine/runs.ts";
+import { toAssistantId, type RunRequest } from "../engine/new-run.ts";
+import type { RunEngine } from "../engine/runs.ts";
 import { RunCreate } from "../protocol/runs.ts";
 import type { RunRecord } from "../storage/runs.ts";
 import { assertWithin, changesWith } from "./authorization.ts";

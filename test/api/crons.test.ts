@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Client, Cron, CronCreateResponse } from "@langchain/langgraph-sdk";
 import { beforeAll, describe, expect, it } from "vitest";
-import { systemAssistantId } from "../../src/engine/runs.ts";
+import { systemAssistantId } from "../../src/engine/new-run.ts";
 import { as, configureAuth, OWNER_FILTER } from "../support/auth.ts";
 import { describeDatabases } from "../support/databases.ts";
 import { createFeed, five, inspect, registryOf } from "../support/graphs.ts";

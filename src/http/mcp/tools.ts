@@ -1,6 +1,6 @@
 import type { Authorize } from "../../auth/authorize.ts";
 import type { AssistantGraphs } from "../../engine/assistants.ts";
-import { systemAssistantId } from "../../engine/runs.ts";
+import { systemAssistantId } from "../../engine/new-run.ts";
 import type { Assistant } from "../../protocol/assistants.ts";
 import type { Metadata } from "../../protocol/common.ts";
 import type { Filter } from "../../protocol/filters.ts";

@@ -1,7 +1,8 @@
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import { z } from "zod";
 import type { AssistantGraphs } from "../../engine/assistants.ts";
-import { systemAssistantId, type RunEngine } from "../../engine/runs.ts";
+import { systemAssistantId } from "../../engine/new-run.ts";
+import type { RunEngine } from "../../engine/runs.ts";
 import type { ThreadStates } from "../../engine/threads.ts";
 import { ServerError } from "../../errors.ts";
 import type { GraphRegistry } from "../../graphs/registry.ts";

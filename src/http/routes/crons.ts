@@ -2,7 +2,7 @@ import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import { z } from "zod";
 import type { Authorize } from "../../auth/authorize.ts";
 import { toCronRun, type Crons } from "../../engine/crons.ts";
-import { toAssistantId } from "../../engine/runs.ts";
+import { toAssistantId } from "../../engine/new-run.ts";
 import { ServerError } from "../../errors.ts";
 import { Uuid } from "../../protocol/common.ts";
 import {
