@@ -156,6 +156,7 @@ class ProtocolSession implements SocketSession {
   /** Reads the thread from where the furthest behind of the subscriptions is. */
   #read(visible: Filter | undefined): void {
     this.#reader.abort();
+    if (this.#subscriptions.size === 0) return;
     const reader = new AbortController();
     this.#reader = reader;
     const { threadId, log } = this.#options;

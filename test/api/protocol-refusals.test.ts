@@ -207,6 +207,9 @@ describeDatabases("commands that are refused", (databases) => {
 
     const second = dial(path);
     await second.opened;
+    const none = { run_id: started.run_id, subscriptions: ["gone"] };
+    second.send({ id: 0, method: "subscription.reconnect", params: none });
+    expect(await second.next()).toMatchObject({ id: 0, result: { restored: false } });
     second.send({
       id: 1,
       method: "subscription.reconnect",
