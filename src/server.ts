@@ -212,7 +212,7 @@ async function compose(
     runs,
     queue,
     events,
-    checkpointsOf: createRunCheckpoints({ checkpoints, store, runs }),
+    checkpointsOf: createRunCheckpoints({ checkpoints, store, runs, events }),
     store,
     graphs: () => graphs,
     observer,

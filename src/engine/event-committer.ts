@@ -19,13 +19,25 @@ export interface Outbox {
   /** Set when the lease turned out to be another's: nothing more is written. */
   lost: boolean;
   waiting: RunEvent[];
+  /** How many events were added, and how many of them do not wait any more. */
+  added: number;
+  settled: number;
   /** What is in the database, oldest first. */
   written: { lastId: number; chars: number }[];
   writtenChars: number;
 }
 
 export function createOutbox(lease: Lease, watched: boolean): Outbox {
-  return { lease, watched, lost: false, waiting: [], written: [], writtenChars: 0 };
+  return {
+    lease,
+    watched,
+    lost: false,
+    waiting: [],
+    added: 0,
+    settled: 0,
+    written: [],
+    writtenChars: 0,
+  };
 }
 
 interface Part extends LeasedEvents {
@@ -61,22 +73,28 @@ export class EventCommitter {
 
   add(outbox: Outbox, events: readonly RunEvent[]): void {
     if (outbox.lost) return;
-    outbox.waiting.push(...events);
+    for (const event of events) outbox.waiting.push(event);
+    outbox.added += events.length;
     this.#dirty.add(outbox);
     if (this.#running || this.#timer) return;
     const waitMs = this.#failures > 0 ? this.#retryMs() : this.#sentAt + INTERVAL_MS - Date.now();
     this.#schedule(Math.max(0, waitMs));
   }
 
-  /** Resolves when all that was added is written, or is nobody's any more; rejects if it could not be, yet. */
+  /**
+   * Resolves when all that was added before this call is written, or is nobody's any more; rejects if it could
+   * not be, yet.
+   */
   async flush(outbox: Outbox): Promise<void> {
-    while (outbox.waiting.length > 0) await this.#send();
+    const { added } = outbox;
+    while (outbox.settled < added) await this.#send();
   }
 
   /** Gives up what an execution has not written yet. */
   drop(outbox: Outbox): void {
     outbox.lost = true;
     outbox.waiting = [];
+    outbox.settled = outbox.added;
     this.#dirty.delete(outbox);
   }
 
@@ -159,6 +177,7 @@ export class EventCommitter {
 
   #settle({ outbox, events }: Part): void {
     outbox.waiting = outbox.waiting.slice(events.length);
+    outbox.settled += events.length;
     if (outbox.waiting.length === 0) this.#dirty.delete(outbox);
   }
 

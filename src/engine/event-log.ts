@@ -164,6 +164,12 @@ export class EventLog {
     this.#committer.add(writing.outbox, writing.stream.kept);
   }
 
+  /** Resolves when what a logged run has said so far is in the database, or cannot be at the moment. */
+  async written(runId: string): Promise<void> {
+    const writing = this.#writings.get(runId);
+    if (writing?.stream.logged) await this.#committer.flush(writing.outbox).catch(() => {});
+  }
+
   /** Tells the other processes what happens to the run, if it is executed here. */
   follow(runId: string): void {
     const writing = this.#writings.get(runId);

@@ -2,6 +2,7 @@ import type { BaseStore } from "@langchain/langgraph-checkpoint";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Checkpoints, RunCheckpointSaver } from "../storage/checkpoints.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import type { EventLog } from "./event-log.ts";
 import { toRunMetadata } from "./run-config.ts";
 import { pendingInterrupts } from "./thread-state.ts";
 
@@ -31,6 +32,7 @@ export interface RunCheckpointsOptions {
   checkpoints: Checkpoints;
   store: BaseStore;
   runs: RunRepository;
+  events: EventLog;
 }
 
 /** What keeps a run's checkpoints; nothing for a run without a thread. */
@@ -46,6 +48,8 @@ export function createRunCheckpoints(
       resolve: run.kwargs.durability === "sync" ? "committed" : "queued",
       metadata: toRunMetadata(run),
       guard: { runId: run.run_id, attempt: run.attempt },
+      // The next attempt does not say again what led to a checkpoint.
+      before: () => options.events.written(run.run_id),
     });
     return { saver, rollback: () => rollback(run, graphs, options) };
   };

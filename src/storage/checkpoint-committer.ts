@@ -10,6 +10,8 @@ import { isUnreachable, persistently } from "./persistence.ts";
 /** Whose rows they are. Rows of one writer are committed in order; after a failure none of its rows are. */
 export interface Writer {
   readonly guard?: SaveGuard | undefined;
+  /** Awaited before its rows are committed; never rejects. */
+  readonly before?: (() => Promise<void>) | undefined;
   failure: Error | undefined;
 }
 
@@ -88,6 +90,7 @@ export class GroupCommitter {
       if (!save) break;
       try {
         const rows = await save.rows;
+        await save.writer.before?.();
         byteCount += rows.byteCount;
         ready.push({ save, rows });
       } catch (error) {

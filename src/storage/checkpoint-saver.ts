@@ -37,6 +37,8 @@ export interface RunSaverOptions {
   metadata?: Readonly<Record<string, unknown>>;
   /** Refuses the rows once the run or the writer does not hold its thread any more, with `conflict`. */
   guard?: SaveGuard;
+  /** Awaited before rows are committed, for what must be stored before them. Never rejects. */
+  before?: () => Promise<void>;
   /** Called with each checkpoint of the run's root graph, when it is given to the saver. */
   onCheckpoint?: (
     config: RunnableConfig,
@@ -77,7 +79,7 @@ export class RunCheckpointSaver extends BaseCheckpointSaver {
     this.#database = createPersistentReader(database);
     this.#committer = committer;
     this.#options = options;
-    this.#writer = { guard: options.guard, failure: undefined };
+    this.#writer = { guard: options.guard, before: options.before, failure: undefined };
   }
 
   /**
