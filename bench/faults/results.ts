@@ -55,6 +55,8 @@ const HEADS = [
   "not the same",
   "traces lost",
   "all there after",
+  "measured",
+  "load",
 ];
 
 /** Puts the results into docs/reliability.md, rows in the order of `names`. */
@@ -63,9 +65,8 @@ export async function writePage(names: readonly string[]): Promise<void> {
   const place = ({ name, rate }: MeasuredRow): number => rate * 1_000 + names.indexOf(name);
   const sorted = rows.toSorted((a, b) => place(a) - place(b));
   const days = [...new Set(rows.map(({ on }) => on))].toSorted().join(", ");
-  const loads = rows.map(({ load }) => load);
   const table = [
-    `Measured on ${days} (${machine}; load ${Math.min(...loads).toFixed(0)} to ${Math.max(...loads).toFixed(0)}; at 10/s up to ${Math.max(...rows.map(({ parallel }) => parallel))} rows at the same time).\n\n`,
+    `Measured on ${days} (${machine}; at 10/s up to ${Math.max(...rows.map(({ parallel }) => parallel))} rows at the same time). The load is the machine's at the row's end: above 2, latencies tell of the queue for its cores.\n\n`,
     line(HEADS),
     line(HEADS.map(() => "---")),
     ...sorted.map((row) => line(toCells(row))),
@@ -97,6 +98,8 @@ export function toCells(row: MeasuredRow): string[] {
       ? ["", "", "", ""]
       : [`${row.spans}`, `${row.duplicates}`, `${row.different}`, `${row.lost}`]),
     row.recoveredMs === undefined ? "" : `${(row.recoveredMs / 1_000).toFixed(1)} s`,
+    row.on,
+    row.load.toFixed(0),
   ];
 }
 
