@@ -113,7 +113,7 @@ describe("a process that is killed under load", () => {
     // Runs that were not answered are still to be ended.
     await until(async () => (unexpected().includes("no root") ? undefined : true), "every root");
     expect(unexpected()).toEqual([]);
-  });
+  }, 120_000);
 
   it("ends on time with a Langfuse that hangs, and leaves the rest for the next", async () => {
     const { dataDir } = await databases.configure();
