@@ -12,7 +12,12 @@ import { createMetrics } from "./observability/metrics.ts";
 import type { Observer } from "./observability/observer.ts";
 import { openEngine } from "./server/engine.ts";
 import { ownVersion, toInfo, toTrace } from "./server/info.ts";
-import { loadProject, withoutOwnLangfuse, type Closers } from "./server/project.ts";
+import {
+  createTypeSchemas,
+  loadProject,
+  withoutOwnLangfuse,
+  type Closers,
+} from "./server/project.ts";
 import { openMigrated, openStorage, registerSystemAssistants } from "./server/storage.ts";
 import { toJson } from "./storage/json.ts";
 import { answers } from "./storage/open.ts";
@@ -105,6 +110,9 @@ async function compose(
     within: (work) => loopback.within(work),
   });
 
+  const types = createTypeSchemas(config, log);
+  closers.push(() => types.close());
+
   let closing: Promise<void> | undefined;
   const mountPrefix = config.http.mountPrefix ?? "";
   const app = createApp({
@@ -115,7 +123,7 @@ async function compose(
     states: engine.states,
     streams: engine.streams,
     commands: engine.commands,
-    drawings: new AssistantGraphs({ graphs: () => graphs, store: storage.store }),
+    drawings: new AssistantGraphs({ graphs: () => graphs, store: storage.store, types }),
     feedback: engine.feedback,
     graphs: () => graphs,
     auth,
@@ -147,6 +155,7 @@ async function compose(
     { ...config, maxBodyBytes: MAX_BODY_BYTES },
     log,
   );
+  types.replace(graphs);
 
   const stopListening = (): Promise<unknown> => {
     const stopped = new Promise((resolve) => http.close(resolve));
@@ -155,7 +164,7 @@ async function compose(
     return stopped;
   };
   const close = async (graceMs: number): Promise<void> => {
-    await engine.crons.close();
+    await Promise.all([engine.crons.close(), types.close()]);
     let stopped: Promise<unknown>;
     if (engine.alone) {
       stopped = stopListening();
@@ -190,6 +199,7 @@ async function compose(
     async replaceGraphs(registry) {
       await registerSystemAssistants(storage.assistants, registry);
       graphs = tracedOnce(registry);
+      types.replace(graphs);
     },
     close: (graceMs = DEFAULT_GRACE_MS) => (closing ??= close(graceMs)),
   };

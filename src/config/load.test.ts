@@ -188,6 +188,19 @@ describe("precedence", () => {
     expect((await load({}, { mode: "start" })).host).toBe("0.0.0.0");
   });
 
+  test("types are read in dev, taken from the cache in start, or as asked", async () => {
+    const reading = async () => [
+      (await load()).schemas?.types,
+      (await load({}, { mode: "start" })).schemas?.types,
+    ];
+    await write("aegra.json", { graphs });
+    expect(await reading()).toEqual(["extract", "cached"]);
+    await write("aegra.json", { graphs, schemas: { types: true } });
+    expect(await reading()).toEqual(["extract", "extract"]);
+    await write("aegra.json", { graphs, schemas: { types: false } });
+    expect(await reading()).toEqual(["off", "off"]);
+  });
+
   test("file < environment < flags", async () => {
     await write("aegra.json", {
       graphs,

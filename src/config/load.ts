@@ -136,6 +136,7 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
     langfuse,
     otlp: environment.otlp,
     phoenix: environment.phoenix,
+    schemas: { types: toTypeReading(values.schemas?.types, options.mode) },
     metrics: { enabled: values.metrics?.enabled ?? true },
     tracing: {
       ...toTracing(environment.traces, values.tracing, { cwd, base, dataDir }),
@@ -328,6 +329,15 @@ function readFlags(
     });
   }
   return { host, port, logLevel, role, workers };
+}
+
+/** Reading types costs seconds of processor time, which belongs to the runs in production. */
+function toTypeReading(
+  types: boolean | undefined,
+  mode: Config["mode"],
+): NonNullable<Config["schemas"]>["types"] {
+  if (types === undefined) return mode === "dev" ? "extract" : "cached";
+  return types ? "extract" : "off";
 }
 
 const MEGABYTE = 1_024 * 1_024;

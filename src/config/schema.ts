@@ -223,6 +223,7 @@ export const fileSchema = z.strictObject({
     })
     .optional(),
   metrics: z.strictObject({ enabled: z.boolean().optional() }).optional(),
+  schemas: z.strictObject({ types: z.boolean().optional() }).optional(),
   webhooks: webhooksSchema.optional(),
 });
 
@@ -392,6 +393,8 @@ export interface Config {
   tracing: TracingConfig;
   /** Whether `GET /metrics` is served. */
   metrics?: { enabled: boolean } | undefined;
+  /** Whether schemas are read from the types of graphs, or only taken from the cache; default `off`. */
+  schemas?: { types: "extract" | "cached" | "off" } | undefined;
   webhooks: WebhooksConfig;
   log: { level: LogLevel; pretty: boolean };
   workers: {

@@ -4,16 +4,19 @@ import { ServerError } from "../errors.ts";
 import type { CompiledGraph } from "../graphs/compiled.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import { toGraphSchemas, type GraphSchemas } from "../graphs/schemas.ts";
+import type { TypeSchemas } from "../graphs/type-schemas.ts";
 import type { Assistant } from "../protocol/assistants.ts";
 
 /** The graphs behind assistants, looked at without running them. */
 export class AssistantGraphs {
   readonly #graphs: () => GraphRegistry;
   readonly #store: BaseStore;
+  readonly #types: TypeSchemas;
 
-  constructor(options: { graphs: () => GraphRegistry; store: BaseStore }) {
+  constructor(options: { graphs: () => GraphRegistry; store: BaseStore; types: TypeSchemas }) {
     this.#graphs = options.graphs;
     this.#store = options.store;
+    this.#types = options.types;
   }
 
   /** The graph as nodes and edges; `xray` opens subgraphs, down to that depth. */
@@ -26,7 +29,9 @@ export class AssistantGraphs {
 
   /** What the graph takes and gives. */
   async schemas(assistant: Assistant): Promise<GraphSchemas & { graph_id: string }> {
-    return { graph_id: assistant.graph_id, ...toGraphSchemas(await this.#bind(assistant)) };
+    const { graph_id } = assistant;
+    const graph = await this.#bind(assistant);
+    return { graph_id, ...toGraphSchemas(graph, this.#types.of(graph_id)) };
   }
 
   /** The schemas of the subgraphs by namespace; `recurse` goes into subgraphs of subgraphs. */
@@ -38,7 +43,8 @@ export class AssistantGraphs {
     const graph = await this.#bind(assistant);
     const found: Record<string, GraphSchemas> = {};
     for await (const [name, subgraph] of graph.getSubgraphsAsync(namespace, recurse)) {
-      found[name] = toGraphSchemas(subgraph as CompiledGraph);
+      const typed = this.#types.of(assistant.graph_id, name);
+      found[name] = toGraphSchemas(subgraph as CompiledGraph, typed);
     }
     if (namespace !== undefined && Object.keys(found).length === 0) {
       throw new ServerError(

@@ -8,6 +8,7 @@ import {
 } from "@langchain/langgraph/zod/schema";
 
 import type { CompiledGraph } from "./compiled.ts";
+import type { TypedSchemas } from "./type-extractor.ts";
 
 /** JSON schemas of a graph; `null` where the graph does not tell. */
 export interface GraphSchemas {
@@ -20,31 +21,47 @@ export interface GraphSchemas {
 
 /**
  * What a graph takes and gives. Zod states and `StateSchema` tell their types; an `Annotation` exists for the
- * type checker alone, so at run time only the names of its channels are known.
+ * type checker alone, so at run time only the names of its channels are known, and `typed` counts: what was
+ * read from its types.
  */
-export function toGraphSchemas(graph: CompiledGraph): GraphSchemas {
-  const config = attempt(() => getConfigTypeSchema(graph));
+export function toGraphSchemas(graph: CompiledGraph, typed: TypedSchemas = {}): GraphSchemas {
+  const told = toToldSchemas(graph);
+  const config = attempt(() => getConfigTypeSchema(graph)) ?? typed.config ?? null;
   return {
-    input_schema:
-      attempt(() => getInputTypeSchema(graph)) ?? fromChannels(graph, graph.inputChannels),
-    output_schema:
-      attempt(() => getOutputTypeSchema(graph)) ?? fromChannels(graph, graph.outputChannels),
-    state_schema: toStateSchema(graph),
+    input_schema: told.input ?? typed.input ?? fromChannels(graph, graph.inputChannels),
+    output_schema: told.output ?? typed.output ?? fromChannels(graph, graph.outputChannels),
+    state_schema: told.state ?? typed.state ?? fromChannels(graph, graph.streamChannelsAsIs),
     config_schema: config,
     // LangGraph.js has one schema for both.
     context_schema: config,
   };
 }
 
+/** Whether the graph and all graphs in it tell their types at run time, so that reading them adds nothing. */
+export async function isKnownAtRunTime(graph: CompiledGraph): Promise<boolean> {
+  const graphs = [graph];
+  for await (const [, subgraph] of graph.getSubgraphsAsync(undefined, true)) {
+    graphs.push(subgraph as CompiledGraph);
+  }
+  return graphs.every((each) =>
+    Object.values(toToldSchemas(each)).every((schema) => schema !== null),
+  );
+}
+
 /**
- * What the state may be set to, which is how clients use it: Studio makes a form of it to edit a thread's state.
- * With zod that is the type of an update, where nothing is required; a `StateSchema` has one type for both.
+ * What the graph tells at run time. Its state is what that may be set to, which is how clients use it: Studio makes
+ * a form of it to edit a thread's state. With zod that is the type of an update, where nothing is required; a
+ * `StateSchema` has one type for both.
  */
-function toStateSchema(graph: CompiledGraph): object | null {
+function toToldSchemas(graph: CompiledGraph): Record<"input" | "output" | "state", object | null> {
   const { _schemaRuntimeDefinition: definition } =
     (graph as { builder?: { _schemaRuntimeDefinition?: unknown } }).builder ?? {};
   const extract = StateSchema.isInstance(definition) ? getStateTypeSchema : getUpdateTypeSchema;
-  return attempt(() => extract(graph)) ?? fromChannels(graph, graph.streamChannelsAsIs);
+  return {
+    input: attempt(() => getInputTypeSchema(graph)),
+    output: attempt(() => getOutputTypeSchema(graph)),
+    state: attempt(() => extract(graph)),
+  };
 }
 
 /** The schema, or null: some zod types have no JSON form, and their library throws. */

@@ -1,7 +1,11 @@
+import { join } from "node:path";
+
 import { loadAuth } from "../auth/load.ts";
 import type { Config } from "../config/schema.ts";
 import { loadGraphs } from "../graphs/load.ts";
 import { createGraphRegistry, type GraphRegistry } from "../graphs/registry.ts";
+import { createTypeSchemaCache } from "../graphs/type-schema-cache.ts";
+import { TypeSchemas } from "../graphs/type-schemas.ts";
 import { loadCustomApp } from "../http/custom-app.ts";
 import { loadConfiguredTracing } from "../observability/configured.ts";
 import { withoutDoubleTraces } from "../observability/foreign-handlers.ts";
@@ -69,5 +73,20 @@ export function withoutOwnLangfuse(
         { graph },
         `Graph "${graph}" has a Langfuse handler of its own, which is left out: its runs are traced by this server.`,
       ),
+  });
+}
+
+/** What the types of the graphs tell; reads nothing yet, and has to be closed. */
+export function createTypeSchemas(config: Config, log: Logger): TypeSchemas {
+  const { cwd, database } = config;
+  return new TypeSchemas({
+    cwd,
+    // A worker answers no question about graphs.
+    reading: config.role === "worker" ? "off" : (config.schemas?.types ?? "off"),
+    cache:
+      database.dataDir === "memory://"
+        ? undefined
+        : createTypeSchemaCache(join(database.dataDir, "schemas"), cwd),
+    log: (level, message, details) => log[level](details, message),
   });
 }
