@@ -67,6 +67,8 @@ it("every variable that the image, the chart and the compose files set is one th
 it("the image installs the packages that a project brings, in the versions of package.json", async () => {
   const dockerfile = await read("deploy/Dockerfile");
   for (const [name, range] of Object.entries(manifest.peerDependencies)) {
+    // Reads types, which is for development; `start` takes what was read.
+    if (name === "@langchain/langgraph-api") continue;
     const [, asked] = new RegExp(`"${name}@([^"]+)"`, "u").exec(dockerfile) ?? [];
     expect(asked, name).toBeDefined();
     expect(range).toContain(asked!.replace("^", ""));
