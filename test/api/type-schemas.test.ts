@@ -165,6 +165,15 @@ test("what was read holds until a file it comes from changes, even one of types 
   expect(await calls()).toBe(2);
 });
 
+test("of processes that share a folder one reads the types, for all", async () => {
+  const both = [await open(), await open()];
+  await eventually("a call", async () => ((await calls()) === 1 ? true : undefined));
+  await project.write("go", "");
+  for (const { types } of both) await eventually("types", () => types.of("agent"));
+  expect(both.flatMap(({ lines }) => lines)).toEqual([READ]);
+  expect(await calls()).toBe(1);
+});
+
 test.each([
   ["crash", 'info: types of graph "agent" are not read: it was ended by SIGABRT'],
   ["throw", 'info: types of graph "agent" are not read: Failed to find export'],
