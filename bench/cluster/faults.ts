@@ -60,9 +60,16 @@ export const FAULTS = {
 /** One fault after the other, chosen at random, with `gapMs` or so in between, until `until` says so. */
 export async function injectFaults(
   scene: Scene,
-  options: { kinds: readonly FaultKind[]; most: number; gapMs: number; until: () => boolean },
+  options: {
+    kinds: readonly FaultKind[];
+    most: number;
+    gapMs: number;
+    until: () => boolean;
+    /** Gets each fault when it is over. */
+    faults: Fault[];
+  },
 ): Promise<Fault[]> {
-  const faults: Fault[] = [];
+  const { faults } = options;
   const { random } = scene;
   // All kinds in a row before any comes again.
   let left: FaultKind[] = [];

@@ -19,8 +19,10 @@ import type { Kind } from "./views.ts";
 
 export interface LabOptions {
   durationMs: number;
-  /** Goes on, for as long as `PATIENCE` durations, until clients have seen so many runs to their end. */
+  /** Goes on, for as long as `PATIENCE` durations, until clients have seen so many runs to their end ... */
   minimumRuns: number;
+  /** ... and there were so many faults. */
+  minimumFaults: number;
   /** Clients that talk at the same time. */
   conversations: number;
   /** Between two turns of a client, at most. */
@@ -131,9 +133,11 @@ async function talk(options: LabOptions, database: LabDatabase, room: Room): Pro
   const random = createRandom(options.seed);
   const begun = Date.now();
   let seen = 0;
+  const faults: Fault[] = [];
   const over = (): boolean => {
     const passedMs = Date.now() - begun;
-    const enough = seen >= options.minimumRuns || passedMs > options.durationMs * PATIENCE;
+    if (passedMs > options.durationMs * PATIENCE) return true;
+    const enough = seen >= options.minimumRuns && faults.length >= options.minimumFaults;
     return enough && passedMs > options.durationMs;
   };
   const client = createClient(proxy.url);
@@ -145,10 +149,10 @@ async function talk(options: LabOptions, database: LabDatabase, room: Room): Pro
   });
   const injecting = injectFaults(
     { database, members, random, leaseMs: options.leaseMs },
-    { kinds: options.faults, most: options.maxFaults, gapMs: options.gapMs, until: over },
+    { kinds: options.faults, most: options.maxFaults, gapMs: options.gapMs, until: over, faults },
   );
   const watch = watchAnswers(client, over);
-  const [faults, conversations] = await Promise.all([injecting, Promise.all(talkers)]);
+  const [, conversations] = await Promise.all([injecting, Promise.all(talkers)]);
   const probes = await watch;
   const settledMs = await whenSettled(database);
   const verdict = await check(database, conversations);

@@ -37,6 +37,7 @@ const { values: flags } = parseArgs({
 const result = await runLab({
   durationMs: Number(flags.seconds) * 1_000,
   minimumRuns: 0,
+  minimumFaults: 0,
   conversations: Number(flags.conversations),
   pauseMs: Number(flags.pause),
   roles: [

@@ -11,6 +11,7 @@ describe("a cluster under faults", () => {
     const result = await runLab({
       durationMs: 7_000,
       minimumRuns: 12,
+      minimumFaults: 3,
       conversations: 3,
       pauseMs: 200,
       roles: ["all", "all"],
