@@ -5,7 +5,7 @@ import type { RunEventRepository } from "../storage/run-events.ts";
 import type { Lease } from "../storage/run-queue.ts";
 import { EventCommitter, createOutbox, type Outbox } from "./event-committer.ts";
 import { isTerminal } from "./run-status.ts";
-import { RunStream, firstIdOf } from "./run-stream.ts";
+import { RunStream, firstIdOf, unlessAborted } from "./run-stream.ts";
 import type { Watch } from "./watch.ts";
 import type { StreamPart } from "./stream-modes.ts";
 
@@ -235,7 +235,7 @@ export class EventLog {
     try {
       while (!signal.aborted) {
         // Taken before looking, so that what happens between the look and the wait is not slept through.
-        const changed = watched.changed(signal);
+        const changed = watched.changed();
         if (this.#goesOnHere(stream.runId)) {
           tail.end = { kind: "here" };
           return;
@@ -263,7 +263,7 @@ export class EventLog {
           await delay(TAIL_RETRY_MS, undefined, { signal }).catch(() => {});
           continue;
         }
-        await changed;
+        await unlessAborted(changed, signal);
       }
     } finally {
       watched.close();

@@ -99,7 +99,7 @@ export class RunStream {
         if (signal?.aborted) return;
         // Taken before looking, so that an event between the look and the wait is not slept through, and one
         // between the look and the end is not left out.
-        const changed = this.#changed(signal);
+        const changed = this.#wake.promise;
         const { closed } = this;
         const events = await this.#after(reader.cursor);
         if (events.length > 0) {
@@ -109,7 +109,7 @@ export class RunStream {
         } else if (closed) {
           return;
         } else {
-          await changed;
+          await unlessAborted(changed, signal);
         }
       }
     } finally {
@@ -160,11 +160,6 @@ export class RunStream {
     const wake = this.#wake;
     this.#wake = createSignal();
     wake.resolve();
-  }
-
-  /** Resolves at the next event, at the end, or when `signal` aborts. */
-  #changed(signal: AbortSignal | undefined): Promise<void> {
-    return unlessAborted(this.#wake.promise, signal);
   }
 }
 

@@ -27,7 +27,7 @@ import type { QueueGate } from "./queue-gate.ts";
 import { placeTrace } from "./observed-run.ts";
 import type { ChooseHeaders } from "./run-config.ts";
 import { isTerminal } from "./run-status.ts";
-import { firstIdOf } from "./run-stream.ts";
+import { firstIdOf, unlessAborted } from "./run-stream.ts";
 import type { Watch } from "./watch.ts";
 import type { Webhooks } from "./webhooks.ts";
 import type { Worker } from "./worker.ts";
@@ -331,7 +331,7 @@ export class RunEngine {
     try {
       for (;;) {
         // Taken before looking, so that an end between the look and the wait is not slept through.
-        const changed = watched.changed(signal);
+        const changed = watched.changed();
         const ended = await abortable(worker.ended(run.run_id), signal);
         if (ended) return toAnswer(ended);
         const now = await runs.get(run.run_id, undefined);
@@ -341,7 +341,7 @@ export class RunEngine {
           asked = true;
           notify({ kind: "follow", run_id: run.run_id, log: false });
         }
-        await changed;
+        await unlessAborted(changed, signal);
         signal?.throwIfAborted();
       }
     } finally {

@@ -4,6 +4,7 @@ import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { RunEngine } from "./runs.ts";
 import { isTerminal } from "./run-status.ts";
+import { unlessAborted } from "./run-stream.ts";
 import type { Watch } from "./watch.ts";
 
 /*
@@ -107,9 +108,9 @@ export class ThreadStreams {
         if (!run) {
           yield { kind: "quiet" };
           // Taken before looking, so that a run that starts between the look and the wait is not slept through.
-          const changed = watched.changed(signal);
+          const changed = watched.changed();
           run = await runs.nextInStream(threadId, position, filter);
-          if (!run) await changed;
+          if (!run) await unlessAborted(changed, signal);
           if (!run) continue;
         }
         position = run.stream_position ?? position;

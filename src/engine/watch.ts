@@ -1,10 +1,10 @@
 import type { Logger } from "../observability/log.ts";
-import { createSignal, unlessAborted } from "./run-stream.ts";
+import { createSignal } from "./run-stream.ts";
 
 /** Somebody's interest in something that other processes change too. Whoever has it closes it. */
 export interface Watched {
-  /** Resolves at the next sign that something happened, or when `signal` aborts. */
-  changed(signal?: AbortSignal): Promise<void>;
+  /** Resolves at the next sign that something happened. */
+  changed(): Promise<void>;
   close(): void;
 }
 
@@ -52,7 +52,7 @@ export class Watch {
     this.#schedule();
     let open = true;
     return {
-      changed: (signal) => unlessAborted(entry.signal.promise, signal),
+      changed: () => entry.signal.promise,
       close: () => {
         if (!open) return;
         open = false;
