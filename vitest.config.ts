@@ -5,7 +5,8 @@ export default defineConfig({
     // A cold PGlite, and a machine of two busy cores.
     hookTimeout: 60_000,
     testTimeout: 30_000,
-    maxWorkers: 2,
+    // A third of the time is spent waiting, for processes to start and leases to end.
+    maxWorkers: 3,
     projects: [
       {
         extends: true,
