@@ -37,9 +37,6 @@ const PACE = {
 const EVENTS = { maxBytes: 64 * 1024 * 1024, retentionMs: 60 * 60_000 };
 const WEBHOOK_TIMEOUT_MS = 10_000;
 
-/** The parts that run things, opened and not yet at work: `open` begins. */
-export type Engine = Awaited<ReturnType<typeof openEngine>>;
-
 /** What the engine gets from the rest of the server. */
 export interface EngineGiven {
   config: Config;
