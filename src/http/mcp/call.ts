@@ -1,4 +1,5 @@
-import type { RunAnswer, RunEngine } from "../../engine/runs.ts";
+import type { RunAnswer } from "../../engine/run-reader.ts";
+import type { RunEngine } from "../../engine/runs.ts";
 import type { Assistant } from "../../protocol/assistants.ts";
 import type { McpToolResult, McpToolsCall } from "../../protocol/mcp.ts";
 import { RunCreate } from "../../protocol/runs.ts";
