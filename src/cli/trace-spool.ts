@@ -6,7 +6,9 @@ import {
   inspectSpool,
   replayDeadLetters,
 } from "../observability/delivery/spool-report.ts";
-import { openDatabase } from "../storage/open.ts";
+import type { AskSuperseded } from "../observability/delivery/record.ts";
+import type { Database } from "../storage/database.ts";
+import { openDatabase, toOpenOptions } from "../storage/open.ts";
 import { createTraceOutbox } from "../storage/trace-outbox.ts";
 
 /** What waits for one target's stream, and whose it is. */
@@ -45,6 +47,10 @@ export interface TraceSpool {
   left(): Promise<number>;
   /** What tracing needs to send from here. */
   outbox: ConfiguredTracingDeps["outbox"];
+  /** Asks the runs which attempt tells their trace. Rejects where the database cannot be asked now. */
+  superseded: AskSuperseded;
+  /** Why something stays, as a sentence, if it is known here. */
+  problem(): string | undefined;
   close(): Promise<void>;
 }
 
@@ -56,7 +62,14 @@ export async function openTraceSpool(config: Config): Promise<TraceSpool> {
   return config.tracing.spool === "database" ? openTable(config) : openFolder(config);
 }
 
-function openFolder({ tracing: { directory } }: Config): TraceSpool {
+/** No more than is needed to look and to send; nobody is to be woken. */
+function openProjectDatabase(config: Config): Promise<Database> {
+  return openDatabase({ ...toOpenOptions(config.database), maxConnections: 4, listen: false });
+}
+
+function openFolder(config: Config): TraceSpool {
+  const { directory } = config.tracing;
+  const runs = createRunsInquiry(config);
   return {
     place: directory,
     async status() {
@@ -95,16 +108,38 @@ function openFolder({ tracing: { directory } }: Config): TraceSpool {
         .reduce((total, { records }) => total + records, 0);
     },
     outbox: undefined,
-    close: async () => {},
+    superseded: runs.superseded,
+    problem: runs.problem,
+    close: runs.close,
+  };
+}
+
+/** Asks the runs in the database, which is opened when there is something to ask. */
+function createRunsInquiry(config: Config): Pick<TraceSpool, "superseded" | "problem" | "close"> {
+  let database: Promise<Database> | undefined;
+  let problem: string | undefined;
+  return {
+    async superseded(roots) {
+      database ??= openProjectDatabase(config);
+      try {
+        const told = await createTraceOutbox(await database).superseded(roots);
+        problem = undefined;
+        return told;
+      } catch (error) {
+        problem = `The runs cannot be asked which of their attempts counts: ${error instanceof Error ? error.message : String(error)}`;
+        const failed = database;
+        database = undefined;
+        await failed.then((opened) => opened.close()).catch(() => {});
+        throw error;
+      }
+    },
+    problem: () => problem,
+    close: async () => (await database)?.close(),
   };
 }
 
 async function openTable(config: Config): Promise<TraceSpool> {
-  const database = await openDatabase({
-    databaseUrl: config.database.url,
-    dataDir: config.database.dataDir,
-    maxConnections: 4,
-  });
+  const database = await openProjectDatabase(config);
   const outbox = createTraceOutbox(database);
   try {
     await outbox.levels();
@@ -163,6 +198,8 @@ async function openTable(config: Config): Promise<TraceSpool> {
       return ours.reduce((total, { records }) => total + records, 0);
     },
     outbox,
+    superseded: (roots) => outbox.superseded(roots),
+    problem: () => undefined,
     close: () => database.close(),
   };
 }

@@ -71,8 +71,13 @@ function renderReport(report: WaitingReport): string[] {
 
 async function flush(config: Config, spool: TraceSpool, timeoutMs: number): Promise<number> {
   const log = createLogger({ level: "warn", pretty: config.log.pretty });
-  const { outbox } = spool;
-  const observer = await loadConfiguredTracing(config, { log, version: readVersion(), outbox });
+  const { outbox, superseded } = spool;
+  const observer = await loadConfiguredTracing(config, {
+    log,
+    version: readVersion(),
+    outbox,
+    superseded,
+  });
   const deadline = Date.now() + timeoutMs;
   try {
     if (observer.status().length === 0) {
@@ -94,7 +99,10 @@ async function flush(config: Config, spool: TraceSpool, timeoutMs: number): Prom
     print(`${sent} sent, ${left} left.`);
     for (const { name, last_error: error } of statuses)
       if (error !== undefined) print(`  ${name}: ${error}`);
-    return left === 0 && (await spool.left()) === 0 ? 0 : 1;
+    const unsent = await spool.left();
+    const problem = spool.problem();
+    if (unsent > 0 && problem !== undefined) print(`  ${problem}`);
+    return left === 0 && unsent === 0 ? 0 : 1;
   } finally {
     await observer.shutdown(0);
   }

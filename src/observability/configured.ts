@@ -12,8 +12,10 @@ import { loadTracing } from "./tracing.ts";
 export interface ConfiguredTracingDeps {
   log: Logger;
   version: string;
-  /** The outbox of the database, where traces may wait; it knows the runs, too. */
-  outbox?: (OutboxTable & { superseded: AskSuperseded }) | undefined;
+  /** The outbox of the database, where traces may wait. */
+  outbox?: OutboxTable | undefined;
+  /** Who knows what became of a run, for roots that wait for its result. */
+  superseded?: AskSuperseded | undefined;
 }
 
 /**
@@ -40,7 +42,7 @@ export async function loadConfiguredTracing(
       traceparent: config.tracing.traceparent,
       version: deps.version,
     },
-    { log: deps.log, spool: toSpool(config, deps.outbox), superseded: deps.outbox?.superseded },
+    { log: deps.log, spool: toSpool(config, deps.outbox), superseded: deps.superseded },
   );
 }
 

@@ -49,6 +49,7 @@ export async function loadProject(
     log: given.log,
     version: ownVersion(),
     outbox: given.outbox,
+    superseded: (roots) => given.outbox.superseded(roots),
   });
   given.closers.push(() => tracing.shutdown(1_000));
   const graphs = given.graphs ?? (await loadRegistry(config));

@@ -1,0 +1,96 @@
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { afterEach, expect, test } from "vitest";
+import { createDiskStore } from "../../src/observability/delivery/disk-store.ts";
+import { createSpanEncoder } from "../../src/observability/otlp-protobuf.ts";
+import { openDatabase } from "../../src/storage/open.ts";
+import { runCli } from "../fixtures/cli.ts";
+import { openLangfuseReceiver } from "../support/langfuse-receiver.ts";
+import { createTracedProject } from "../support/traced-project.ts";
+
+const cleanups: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
+});
+
+const encode = createSpanEncoder();
+
+/** A root that waited for the result of its run when its process ended. */
+function rootOf(traceId: string, attempt: number) {
+  const at = [Math.floor(Date.now() / 1_000), 0] as const;
+  const bytes = encode({
+    traceId,
+    spanId: randomBytes(8).toString("hex"),
+    parentSpanId: undefined,
+    name: `root of attempt ${attempt}`,
+    kind: 1,
+    start: at,
+    end: at,
+    attributes: {},
+    statusCode: 0,
+  });
+  return { traceId, root: true, attempt, bytes };
+}
+
+test("aegra traces flush sends a root only if the run ended with its attempt", async () => {
+  const receiver = await openLangfuseReceiver();
+  cleanups.push(() => receiver.close());
+  const project = await createTracedProject(receiver);
+  cleanups.push(() => project.remove());
+  const dataDir = join(project.folder, ".aegra");
+  const server = await project.start({ LANGFUSE_LOGGING: "false" });
+  cleanups.push(() => server.kill());
+  const run = async (): Promise<string> => {
+    const { thread_id: threadId } = await server.client.threads.create();
+    const { run_id: runId } = await server.client.runs.create(threadId, "quick", {
+      input: { input: "x" },
+    });
+    await server.client.runs.join(threadId, runId);
+    return runId.replaceAll("-", "");
+  };
+  const [counts, superseded] = [await run(), await run()];
+  await server.kill("SIGTERM");
+
+  const spans = join(dataDir, "traces", "langfuse", "spans");
+  const left = createDiskStore({
+    folder: spans,
+    deadLetterFolder: `${spans}-dead-letters`,
+    fsync: false,
+    onEvent: () => {},
+    onAdopted: () => {},
+  });
+  left.add(rootOf(counts, 1));
+  left.add(rootOf(superseded, 0));
+  await left.recorded();
+  await left.close();
+
+  const flush = async (...args: string[]) => {
+    const cli = runCli(["traces", "flush", ...args], {
+      cwd: project.folder,
+      env: {
+        AEGRA_DATA_DIR: dataDir,
+        LANGFUSE_LOGGING: "true",
+        LANGFUSE_PUBLIC_KEY: receiver.publicKey,
+        LANGFUSE_SECRET_KEY: receiver.secretKey,
+        LANGFUSE_HOST: receiver.url,
+        LOG_FORMAT: "json",
+      },
+    });
+    return { code: await cli.exited, output: cli.output() };
+  };
+
+  // While somebody else has the database, nothing is decided.
+  const database = await openDatabase({ dataDir });
+  const undecided = await flush("--timeout", "2");
+  await database.close();
+  expect(undecided.output).toContain("The runs cannot be asked which of their attempts counts");
+  expect(undecided.code).toBe(1);
+  expect(receiver.spans).toEqual([]);
+
+  const decided = await flush();
+  expect(decided.output).toContain("1 sent, 0 left");
+  expect(decided.code).toBe(0);
+  expect(receiver.spans.map(({ traceId, name }) => [traceId, name])).toEqual([
+    [counts, "root of attempt 1"],
+  ]);
+}, 60_000);
