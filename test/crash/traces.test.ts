@@ -18,10 +18,11 @@ afterEach(async () => {
 
 async function setUp(
   env: Record<string, string | undefined>,
+  settings: Record<string, unknown> = {},
 ): Promise<{ receiver: LangfuseReceiver; project: TracedProject; start: TracedProject["start"] }> {
   const receiver = await openLangfuseReceiver();
   cleanups.push(() => receiver.close());
-  const project = await createTracedProject(receiver, env);
+  const project = await createTracedProject(receiver, env, settings);
   cleanups.push(() => project.remove());
   return {
     receiver,
@@ -182,37 +183,63 @@ describe("two processes of which one is killed", () => {
   }, 120_000);
 });
 
+async function expectGivenUp(receiver: LangfuseReceiver, runId: string): Promise<void> {
+  const traceId = runId.replaceAll("-", "");
+  const root = await until(
+    async () => receiver.trace(traceId).find((span) => span.parentSpanId === undefined),
+    "the root",
+    30_000,
+  );
+  expect(root.attributes).toMatchObject({
+    "langfuse.observation.level": "ERROR",
+    "langfuse.observation.status_message": expect.stringContaining("lost 3 times") as string,
+  });
+  const names = receiver.trace(traceId).map((span) => span.name);
+  for (const attempt of [1, 2, 3]) expect(names).toContain(`attempt ${attempt} lost`);
+  expect(names).toContain("one");
+  expect(receiver.trace(traceId).filter((span) => span.parentSpanId === undefined)).toHaveLength(1);
+}
+
+async function startPoison(server: ChildServer): Promise<{ threadId: string; runId: string }> {
+  const { thread_id: threadId } = await server.client.threads.create();
+  const { run_id: runId } = await server.client.runs.create(threadId, "poison", {
+    input: { input: "x" },
+  });
+  return { threadId, runId };
+}
+
 describe("a run that kills its process", () => {
-  const databases = createTestDatabases("pglite");
+  const embedded = createTestDatabases("pglite");
+  const shared = createTestDatabases("postgres");
 
   it("has a root that says so, once it is given up", async () => {
-    const { dataDir } = await databases.configure();
+    const { dataDir } = await embedded.configure();
     const { receiver, start } = await setUp({
       AEGRA_DATA_DIR: dataDir,
       AEGRA_TRACES_SPOOL: "database",
     });
     let server = await start();
-    const { thread_id: threadId } = await server.client.threads.create();
-    const { run_id: runId } = await server.client.runs.create(threadId, "poison", {
-      input: { input: "x" },
-    });
+    const { threadId, runId } = await startPoison(server);
     for (let attempt = 1; attempt <= 3; attempt += 1) {
       if (attempt > 1) server = await start();
       await until(async () => (server.process.signalCode ? true : undefined), "it to die");
     }
     server = await start();
-    const traceId = runId.replaceAll("-", "");
-    const root = await until(
-      async () => receiver.trace(traceId).find((span) => span.parentSpanId === undefined),
-      "the root",
-    );
+    await expectGivenUp(receiver, runId);
     expect(await server.client.runs.get(threadId, runId)).toMatchObject({ status: "error" });
-    expect(root.attributes).toMatchObject({
-      "langfuse.observation.level": "ERROR",
-      "langfuse.observation.status_message": expect.stringContaining("lost 3 times") as string,
-    });
-    const names = receiver.trace(traceId).map((span) => span.name);
-    for (const attempt of [1, 2, 3]) expect(names).toContain(`attempt ${attempt} lost`);
-    expect(names).toContain("one");
+  }, 120_000);
+
+  it("kills three neighbours and no more, and the fourth sends its trace", async () => {
+    const { databaseUrl, dataDir } = await shared.configure();
+    const { receiver, start } = await setUp(
+      { DATABASE_URL: databaseUrl, AEGRA_DATA_DIR: dataDir },
+      { workers: { lease_seconds: 2 } },
+    );
+    const servers = await Promise.all(Array.from({ length: 4 }, () => start()));
+    const { threadId, runId } = await startPoison(servers[0]!);
+    await expectGivenUp(receiver, runId);
+    const living = servers.filter(({ process: child }) => child.signalCode === null);
+    expect(living).toHaveLength(1);
+    expect(await living[0]!.client.runs.get(threadId, runId)).toMatchObject({ status: "error" });
   }, 120_000);
 });

@@ -44,10 +44,11 @@ export interface TracedProject {
   remove(): Promise<void>;
 }
 
-/** Creates it. Nothing waits long: short timeouts, small batches. */
+/** Creates it, with more settings for its `aegra.json`. Nothing waits long: short timeouts, small batches. */
 export async function createTracedProject(
   receiver: Pick<LangfuseReceiver, "url" | "publicKey" | "secretKey">,
   env: Record<string, string | undefined> = {},
+  settings: Record<string, unknown> = {},
 ): Promise<TracedProject> {
   const project = await createProject({
     "graph.ts": GRAPH,
@@ -57,6 +58,7 @@ export async function createTracedProject(
         slow: "./graph.ts:slow",
         poison: "./graph.ts:poison",
       },
+      ...settings,
     }),
   });
   return {
