@@ -16,6 +16,7 @@ import {
 import { isOptedOut } from "./opt-out.ts";
 import { loadOtlpObserver, type OtlpConfig } from "./otlp/observer.ts";
 import { parseTraceparent } from "./traceparent.ts";
+import { TurnBudget } from "./turn-budget.ts";
 
 /** The keys of one further Langfuse project. */
 export interface ProjectKeys {
@@ -58,10 +59,11 @@ export interface TracingDeps {
  */
 export async function loadTracing(options: TracingOptions, deps: TracingDeps): Promise<Observer> {
   const { mask, capture } = options;
+  const shared = { ...deps, budget: new TurnBudget() };
   const targets = await Promise.all([
-    ...(options.langfuse.enabled ? [loadProjects(options, deps)] : []),
+    ...(options.langfuse.enabled ? [loadProjects(options, shared)] : []),
     ...(options.otlp ?? []).map((target) =>
-      loadOtlpObserver({ ...target, mask, capture, version: options.version }, deps),
+      loadOtlpObserver({ ...target, mask, capture, version: options.version }, shared),
     ),
   ]);
   if (targets.length === 0) return createNoopObserver();
@@ -78,7 +80,10 @@ export async function loadTracing(options: TracingOptions, deps: TracingDeps): P
   return createGate(composeObservers(targets, onError), options.traceparent ?? "link");
 }
 
-async function loadProjects(options: TracingOptions, deps: TracingDeps): Promise<Observer> {
+async function loadProjects(
+  options: TracingOptions,
+  deps: TracingDeps & { budget: TurnBudget },
+): Promise<Observer> {
   const { mask, capture, route, projects = {} } = options;
   const config = { ...options.langfuse, mask, capture };
   const main = await loadLangfuseObserver(config, deps);

@@ -1,4 +1,5 @@
 import { BaseCallbackHandler } from "@langchain/core/callbacks/base";
+import type { TurnBudget } from "../turn-budget.ts";
 import { classifyChain, componentName, isGraph, TYPE_KEY } from "./classify.ts";
 import {
   answeredBy,
@@ -11,19 +12,25 @@ import {
 import { isMessage, readableContent } from "./messages.ts";
 import type { Level } from "./outcome.ts";
 import { toolInput, unwrap, type Metadata } from "./step-details.ts";
+import type { HrTime } from "./spans.ts";
 import { Steps, type StepsOptions } from "./steps.ts";
 import { usageOf } from "./usage.ts";
 
 export interface HandlerOptions extends StepsOptions {
   schemas: SchemaCache;
+  budget: TurnBudget;
   /** Hears of a bug in here; nothing is ever thrown into the run. */
   onBug: (error: unknown) => void;
 }
 
+/** When a callback's observation is written; `undefined` if it is. */
+type Written = Promise<void> | undefined;
+
 /**
  * Draws one run's tree from LangChain's callbacks. Parents are taken from LangChain's run ids and times from the
  * run's own clock, never from the ambient context: `awaitHandlers` keeps the events in order, and nothing can
- * mix two runs. One per run, thrown away after `sweep`.
+ * mix two runs. What a turn of the event loop has no room for is written in a later one, with the time it happened
+ * at; the run awaits it. One per run, thrown away after `sweep`.
  */
 export class RunHandler extends BaseCallbackHandler {
   name = "AegraLangfuseHandler";
@@ -56,8 +63,8 @@ export class RunHandler extends BaseCallbackHandler {
     metadata: Metadata = {},
     runType?: string,
     runName?: string,
-  ): void {
-    this.#guard(() => {
+  ): Written {
+    return this.#write((at) => {
       const parent = this.#steps.get(parentRunId);
       if (parentRunId === undefined && (isGraph(chain) || this.#steps.open === 0)) {
         this.#steps.hide(runId, { observation: this.#options.base, name: "graph", metadata, tags });
@@ -81,18 +88,20 @@ export class RunHandler extends BaseCallbackHandler {
       const name = kind.name ?? parent?.name ?? "graph";
       const model = kind.type === "embedding" ? modelName(metadata) : undefined;
       this.#steps.begin(
-        { type: kind.type, name, runId, parent, metadata, tags },
+        { type: kind.type, name, runId, at, parent, metadata, tags },
         { input: unwrap(inputs, "input"), model },
       );
     });
   }
 
-  override handleChainEnd(outputs: unknown, runId: string): void {
-    this.#guard(() => this.#steps.finish(runId, () => ({ output: unwrap(outputs, "output") })));
+  override handleChainEnd(outputs: unknown, runId: string): Written {
+    return this.#write((at) =>
+      this.#steps.finish(runId, at, () => ({ output: unwrap(outputs, "output") })),
+    );
   }
 
-  override handleChainError(error: unknown, runId: string): void {
-    this.#guard(() => this.#steps.fail(runId, error));
+  override handleChainError(error: unknown, runId: string): Written {
+    return this.#write((at) => this.#steps.fail(runId, at, error));
   }
 
   override handleToolStart(
@@ -104,21 +113,21 @@ export class RunHandler extends BaseCallbackHandler {
     metadata: Metadata = {},
     runName?: string,
     toolCallId?: string,
-  ): void {
-    this.#guard(() => {
+  ): Written {
+    return this.#write((at) => {
       const name = componentName(tool, runName, "tool");
       const extra = toolCallId === undefined ? {} : { tool_call_id: toolCallId };
       const parent = this.#steps.get(parentRunId);
       this.#steps.begin(
-        { type: "tool", name, runId, parent, metadata, tags, extra },
+        { type: "tool", name, runId, at, parent, metadata, tags, extra },
         { input: toolInput(input) },
       );
     });
   }
 
-  override handleToolEnd(output: unknown, runId: string): void {
-    this.#guard(() =>
-      this.#steps.finish(runId, () => {
+  override handleToolEnd(output: unknown, runId: string): Written {
+    return this.#write((at) =>
+      this.#steps.finish(runId, at, () => {
         if (!isMessage(output)) return { output };
         const content = readableContent(output.content);
         if (output.status !== "error") return { output: content };
@@ -131,8 +140,8 @@ export class RunHandler extends BaseCallbackHandler {
     );
   }
 
-  override handleToolError(error: unknown, runId: string): void {
-    this.#guard(() => this.#steps.fail(runId, error));
+  override handleToolError(error: unknown, runId: string): Written {
+    return this.#write((at) => this.#steps.fail(runId, at, error));
   }
 
   override handleRetrieverStart(
@@ -143,23 +152,23 @@ export class RunHandler extends BaseCallbackHandler {
     tags: string[] = [],
     metadata: Metadata = {},
     runName?: string,
-  ): void {
-    this.#guard(() => {
+  ): Written {
+    return this.#write((at) => {
       const name = componentName(retriever, runName, "retriever");
       const parent = this.#steps.get(parentRunId);
       this.#steps.begin(
-        { type: "retriever", name, runId, parent, metadata, tags },
+        { type: "retriever", name, runId, at, parent, metadata, tags },
         { input: query },
       );
     });
   }
 
-  override handleRetrieverEnd(documents: unknown, runId: string): void {
-    this.#guard(() => this.#steps.finish(runId, () => ({ output: documents })));
+  override handleRetrieverEnd(documents: unknown, runId: string): Written {
+    return this.#write((at) => this.#steps.finish(runId, at, () => ({ output: documents })));
   }
 
-  override handleRetrieverError(error: unknown, runId: string): void {
-    this.#guard(() => this.#steps.fail(runId, error));
+  override handleRetrieverError(error: unknown, runId: string): Written {
+    return this.#write((at) => this.#steps.fail(runId, at, error));
   }
 
   override handleChatModelStart(
@@ -171,10 +180,10 @@ export class RunHandler extends BaseCallbackHandler {
     tags: string[] = [],
     metadata: Metadata = {},
     runName?: string,
-  ): void {
+  ): Written {
     const input = messages.length === 1 ? messages[0] : messages;
-    this.#guard(() =>
-      this.#beginModel({ model, input, runId, parentRunId, extra, tags, metadata, runName }),
+    return this.#write((at) =>
+      this.#beginModel({ model, input, runId, at, parentRunId, extra, tags, metadata, runName }),
     );
   }
 
@@ -187,10 +196,10 @@ export class RunHandler extends BaseCallbackHandler {
     tags: string[] = [],
     metadata: Metadata = {},
     runName?: string,
-  ): void {
+  ): Written {
     const input = prompts.length === 1 ? prompts[0] : prompts;
-    this.#guard(() =>
-      this.#beginModel({ model, input, runId, parentRunId, extra, tags, metadata, runName }),
+    return this.#write((at) =>
+      this.#beginModel({ model, input, runId, at, parentRunId, extra, tags, metadata, runName }),
     );
   }
 
@@ -204,9 +213,9 @@ export class RunHandler extends BaseCallbackHandler {
     if (step !== undefined) step.firstToken ??= new Date();
   }
 
-  override handleLLMEnd(result: unknown, runId: string): void {
-    this.#guard(() =>
-      this.#steps.finish(runId, (step) => {
+  override handleLLMEnd(result: unknown, runId: string): Written {
+    return this.#write((at) =>
+      this.#steps.finish(runId, at, (step) => {
         const { model, finishReason } = answeredBy(result);
         return {
           output: toModelOutput(result),
@@ -219,12 +228,13 @@ export class RunHandler extends BaseCallbackHandler {
     );
   }
 
-  override handleLLMError(error: unknown, runId: string): void {
-    this.#guard(() => this.#steps.fail(runId, error));
+  override handleLLMError(error: unknown, runId: string): Written {
+    return this.#write((at) => this.#steps.fail(runId, at, error));
   }
 
   /** Ends everything still open, children before parents, and ignores whatever comes later. */
   sweep(ending: { level: Level; statusMessage: string }): void {
+    this.#options.budget.settle(this);
     this.#steps.sweep(ending, (work) => this.#guard(work));
   }
 
@@ -237,6 +247,7 @@ export class RunHandler extends BaseCallbackHandler {
     model: unknown;
     input: unknown;
     runId: string;
+    at: HrTime;
     parentRunId: string | undefined;
     extra: Record<string, unknown> | undefined;
     tags: string[];
@@ -255,6 +266,7 @@ export class RunHandler extends BaseCallbackHandler {
         type: "generation",
         name: componentName(call.model, call.runName, "model"),
         runId: call.runId,
+        at: call.at,
         parent,
         metadata: call.metadata,
         tags: call.tags,
@@ -267,6 +279,13 @@ export class RunHandler extends BaseCallbackHandler {
       },
     );
     if (step !== undefined) step.model = about.model;
+  }
+
+  /** Does `work` when it has its turn, with the time it is now. */
+  #write(work: (at: HrTime) => void): Written {
+    const { trace, budget } = this.#options;
+    const at = trace.now();
+    return budget.spend(this, () => this.#guard(() => work(at)));
   }
 
   #guard(work: () => void): void {

@@ -14,6 +14,7 @@ import {
   type TracePlace,
 } from "../observer.ts";
 import { createRequestEncoder } from "../otlp-protobuf.ts";
+import { TurnBudget } from "../turn-budget.ts";
 import { toSettings, type LangfuseConfig, type LangfuseSettings } from "./config.ts";
 import { createLangfuseDialect } from "./dialect.ts";
 import { createCut, isSampled, traceIdOf } from "./identity.ts";
@@ -31,6 +32,8 @@ export interface LangfuseDeps {
   spool?: Spool | undefined;
   /** Who knows what became of a run, for roots that wait for its result. */
   superseded?: AskSuperseded | undefined;
+  /** Shared with other targets, so that all together leave turns of the event loop to others. */
+  budget?: TurnBudget | undefined;
   /** The name of a further project: it has a status and a spool of its own. */
   project?: string | undefined;
 }
@@ -110,6 +113,7 @@ class LangfuseObserver implements Observer {
       recorded: () => this.#sender.recorded(),
       settle: (root, stored) => this.#sender.settle(root, stored),
       schemas: new WeakMap(),
+      budget: deps.budget ?? new TurnBudget(),
       notice,
     };
     this.#ready = this.#checkKeys();
@@ -125,7 +129,9 @@ class LangfuseObserver implements Observer {
       if (this.#stop.signal.aborted || this.place(run) === undefined) {
         return this.#unobserved.startRun(run);
       }
-      return observeRun(this.#environment, run, (error) => this.#notices.bug(error));
+      return this.#environment.budget.charge(() =>
+        observeRun(this.#environment, run, (error) => this.#notices.bug(error)),
+      );
     } catch (error) {
       this.#notices.bug(error);
       return this.#unobserved.startRun(run);

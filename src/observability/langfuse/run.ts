@@ -93,6 +93,7 @@ export function observeRun(
     base,
     signal: run.signal,
     schemas: environment.schemas,
+    budget: environment.budget,
     onBug,
   });
   let ended = false;
@@ -106,7 +107,7 @@ export function observeRun(
       if (ended) return;
       ended = true;
       try {
-        finish({ trace, root, base, run, handler }, outcome);
+        environment.budget.charge(() => finish({ trace, root, base, run, handler }, outcome));
       } catch (error) {
         onBug(error);
       }

@@ -2,6 +2,7 @@ import type { ObservationType } from "./classify.ts";
 import type { promptOf } from "./generation.ts";
 import { errorStack, readFailure, type Failure, type Level } from "./outcome.ts";
 import { newMetadata, tagMetadata, type Metadata } from "./step-details.ts";
+import type { HrTime } from "./spans.ts";
 import type { Observation, ObservationFields, RunTrace } from "./trace.ts";
 import { NO_USAGE } from "./usage.ts";
 
@@ -55,6 +56,7 @@ export class Steps {
       type: ObservationType;
       name: string;
       runId: string;
+      at: HrTime;
       parent: Step | undefined;
       metadata: Metadata;
       tags: readonly string[];
@@ -69,7 +71,12 @@ export class Steps {
       ...start.extra,
     };
     const observation = this.#options.trace.open(
-      { type: start.type, name: start.name, parent: this.observationOf(start.parent).context },
+      {
+        type: start.type,
+        name: start.name,
+        parent: this.observationOf(start.parent).context,
+        startTime: start.at,
+      },
       { ...fields, metadata },
     );
     const step = newStep({
@@ -89,17 +96,17 @@ export class Steps {
     this.#steps.set(runId, newStep({ ...step, own: false }));
   }
 
-  /** Ends a step. */
-  finish(runId: string, fields: (step: Step) => ObservationFields): void {
+  /** Ends a step that came to its end at `at`. */
+  finish(runId: string, at: HrTime, fields: (step: Step) => ObservationFields): void {
     const step = this.#steps.get(runId);
     if (step === undefined) return;
     this.#steps.delete(runId);
-    if (step.own) this.#options.trace.close(step.observation, readable(step, fields));
+    if (step.own) this.#options.trace.close(step.observation, readable(step, fields), at);
   }
 
   /** Ends a step by an error. */
-  fail(runId: string, error: unknown): void {
-    this.finish(runId, (step) => {
+  fail(runId: string, at: HrTime, error: unknown): void {
+    this.finish(runId, at, (step) => {
       const failure: Failure = readFailure(error, this.#options.signal);
       return { ...failure, ...unused(step), ...this.#stackOf(error, failure.level) };
     });
@@ -124,8 +131,9 @@ export class Steps {
   /** Ends everything still open, children before parents, and takes nothing from then on. */
   sweep(ending: { level: Level; statusMessage: string }, guard: (work: () => void) => void): void {
     if (this.#closed) return;
+    const at = this.#options.trace.now();
     for (const runId of [...this.#steps.keys()].toReversed())
-      guard(() => this.finish(runId, (step) => ({ ...ending, ...unused(step) })));
+      guard(() => this.finish(runId, at, (step) => ({ ...ending, ...unused(step) })));
     this.#closed = true;
     this.#steps.clear();
   }

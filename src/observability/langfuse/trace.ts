@@ -3,6 +3,7 @@ import { performance } from "node:perf_hooks";
 import type { AttemptRoot } from "../delivery/record.ts";
 import type { ObservedRun } from "../observer.ts";
 import { createSerialiser, type Serialiser } from "../serialise.ts";
+import type { TurnBudget } from "../turn-budget.ts";
 import type { ObservationType } from "./classify.ts";
 import type { Mask } from "./config.ts";
 import type { Attributes, Dialect, FieldWriter } from "./dialect.ts";
@@ -28,6 +29,8 @@ export interface TraceEnvironment {
   /** Tells whether the result of a root's run is stored. */
   settle?(root: AttemptRoot, stored: boolean): void;
   schemas: SchemaCache;
+  /** How much of a turn of the event loop all this may take. */
+  budget: TurnBudget;
   /** Says once per kind that something was cut or withheld. */
   notice(kind: "cut" | "mask", message: string): void;
 }
@@ -134,11 +137,10 @@ export class RunTrace {
   }
 
   /** Ends an observation; what it says from now on is lost. */
-  close(observation: Observation, fields: ObservationFields): void {
+  close(observation: Observation, fields: ObservationFields, end = this.now()): void {
     const { dialect, packages } = this.#environment;
     const { span } = observation;
     span.setAttributes(this.#say({ observation, phase: "close", joins: false }, fields));
-    const end = this.now();
     if (fields.level === "ERROR") {
       const code = packages.otel.SpanStatusCode.ERROR;
       const message = dialect.exceptions ? this.#statusMessage(fields.statusMessage) : undefined;

@@ -22,6 +22,7 @@ import {
   type TracePlace,
 } from "../observer.ts";
 import { createRequestEncoder, createSpanEncoder } from "../otlp-protobuf.ts";
+import { TurnBudget } from "../turn-budget.ts";
 import { genAiDialect } from "./genai.ts";
 import { createJsonRequestEncoder, encodeJsonSpan } from "./json.ts";
 import { createOpenInferenceDialect } from "./openinference.ts";
@@ -58,6 +59,8 @@ export interface OtlpDeps {
   spool?: Spool | undefined;
   /** Who knows what became of a run, for roots that wait for its result. */
   superseded?: AskSuperseded | undefined;
+  /** Shared with other targets, so that all together leave turns of the event loop to others. */
+  budget?: TurnBudget | undefined;
 }
 
 const TITLES = { otlp: "the OTLP backend", phoenix: "Phoenix" } as const;
@@ -111,6 +114,7 @@ class OtlpObserver implements Observer {
       recorded: () => this.#sender.recorded(),
       settle: (root, stored) => this.#sender.settle(root, stored),
       schemas: new WeakMap(),
+      budget: deps.budget ?? new TurnBudget(),
       notice: this.#notices.notice,
     };
   }
@@ -122,7 +126,9 @@ class OtlpObserver implements Observer {
   startRun(run: ObservedRun): RunObservation {
     if (this.#closed) return createNoopObserver().startRun(run);
     try {
-      return observeRun(this.#environment, run, (error) => this.#notices.bug(error));
+      return this.#environment.budget.charge(() =>
+        observeRun(this.#environment, run, (error) => this.#notices.bug(error)),
+      );
     } catch (error) {
       this.#notices.bug(error);
       return createNoopObserver().startRun(run);
