@@ -4,7 +4,7 @@ import type { RunnableConfig } from "@langchain/core/runnables";
 import { AsyncLocalStorageProviderSingleton } from "@langchain/core/singletons";
 import { IterableReadableStream } from "@langchain/core/utils/stream";
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
-import { isRecord } from "./langfuse/messages.ts";
+import { isRecord } from "./trace/messages.ts";
 import type { ObservedRun, Observer, RunObservation, RunOutcome } from "./observer.ts";
 
 /** What an application says of all runs of a graph. Each invocation's own config outranks it. */

@@ -2,8 +2,9 @@ import type { Logger } from "pino";
 import { composeObservers } from "./compose.ts";
 import type { AskSuperseded } from "./delivery/record.ts";
 import type { Spool } from "./delivery/spooled-sender.ts";
-import type { LangfuseConfig, Mask } from "./langfuse/config.ts";
-import { traceIdOf } from "./langfuse/identity.ts";
+import type { LangfuseConfig } from "./langfuse/config.ts";
+import type { Mask } from "./trace/run-trace.ts";
+import { traceIdOf } from "./trace/identity.ts";
 import { loadLangfuseObserver } from "./langfuse/observer.ts";
 import { createProjectsObserver, type Route } from "./langfuse/projects.ts";
 import {
@@ -15,8 +16,8 @@ import {
 } from "./observer.ts";
 import { isOptedOut } from "./opt-out.ts";
 import { loadOtlpObserver, type OtlpConfig } from "./otlp/observer.ts";
-import { parseTraceparent } from "./traceparent.ts";
-import { TurnBudget } from "./turn-budget.ts";
+import { parseTraceparent } from "./trace/traceparent.ts";
+import { TurnBudget } from "./trace/turn-budget.ts";
 
 /** The keys of one further Langfuse project. */
 export interface ProjectKeys {

@@ -1,5 +1,4 @@
-/** Masks one field before it leaves the process; gets the serialised text and the attribute's name. */
-export type Mask = (text: string, field: string) => string;
+import type { Mask } from "../trace/run-trace.ts";
 
 /** Everything the Langfuse observer needs to know. Plain data but for `mask`; nothing here reads the environment. */
 export interface LangfuseConfig {

@@ -14,16 +14,16 @@ import {
   type TracePlace,
 } from "../observer.ts";
 import { createRequestEncoder } from "../otlp-protobuf.ts";
-import { TurnBudget } from "../turn-budget.ts";
+import { TurnBudget } from "../trace/turn-budget.ts";
 import { toSettings, type LangfuseConfig, type LangfuseSettings } from "./config.ts";
 import { createLangfuseDialect } from "./dialect.ts";
-import { createCut, isSampled, traceIdOf } from "./identity.ts";
+import { createCut, isSampled, traceIdOf } from "../trace/identity.ts";
 import { INSTALL_COMMAND, loadPackages, type LangfusePackages } from "./packages.ts";
 import { basicAuth, checkProject, type ProjectCheck } from "./project.ts";
-import { observeRun } from "./run.ts";
+import { observeRun } from "../trace/run.ts";
 import { encodeScore, SCORES_PATH } from "./scores.ts";
-import { createSpanFactory } from "./spans.ts";
-import type { TraceEnvironment } from "./trace.ts";
+import { createSpanFactory } from "../trace/spans.ts";
+import type { TraceEnvironment } from "../trace/run-trace.ts";
 
 /** What the observer needs from around it. */
 export interface LangfuseDeps {

@@ -1,7 +1,7 @@
 import type { Score } from "../observer.ts";
 import type { DeliveryRecord } from "../delivery/record.ts";
 import type { LangfuseSettings } from "./config.ts";
-import { traceIdOf } from "./identity.ts";
+import { traceIdOf } from "../trace/identity.ts";
 
 /** Where scores go. */
 export const SCORES_PATH = "/api/public/scores";

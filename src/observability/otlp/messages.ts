@@ -1,5 +1,5 @@
-import type { Attributes } from "../langfuse/dialect.ts";
-import { isMessage, isRecord, parseMessage, type ChatMessage } from "../langfuse/messages.ts";
+import type { Attributes } from "../trace/dialect.ts";
+import { isMessage, isRecord, parseMessage, type ChatMessage } from "../trace/messages.ts";
 
 /** What a model was given: its messages or its prompts, and the tools it could call. */
 export interface ModelInput {

@@ -4,13 +4,13 @@ import type { AskSuperseded } from "../delivery/record.ts";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
 import { createHttpTransport } from "../delivery/transport.ts";
-import type { Mask } from "../langfuse/config.ts";
-import type { Dialect } from "../langfuse/dialect.ts";
-import { traceIdOf } from "../langfuse/identity.ts";
-import { loadOtelPackages, OTEL_INSTALL_COMMAND, type OtelPackages } from "../langfuse/packages.ts";
-import { observeRun } from "../langfuse/run.ts";
-import { createSpanFactory } from "../langfuse/spans.ts";
-import type { TraceEnvironment } from "../langfuse/trace.ts";
+import type { Mask } from "../trace/run-trace.ts";
+import type { Dialect } from "../trace/dialect.ts";
+import { traceIdOf } from "../trace/identity.ts";
+import { loadOtelPackages, OTEL_INSTALL_COMMAND, type OtelPackages } from "../trace/otel.ts";
+import { observeRun } from "../trace/run.ts";
+import { createSpanFactory } from "../trace/spans.ts";
+import type { TraceEnvironment } from "../trace/run-trace.ts";
 import {
   createIdleObserver,
   createNoopObserver,
@@ -22,7 +22,7 @@ import {
   type TracePlace,
 } from "../observer.ts";
 import { createRequestEncoder, createSpanEncoder } from "../otlp-protobuf.ts";
-import { TurnBudget } from "../turn-budget.ts";
+import { TurnBudget } from "../trace/turn-budget.ts";
 import { genAiDialect } from "./genai.ts";
 import { createJsonRequestEncoder, encodeJsonSpan } from "./json.ts";
 import { createOpenInferenceDialect } from "./openinference.ts";

@@ -1,7 +1,7 @@
-import type { ObservationType } from "../langfuse/classify.ts";
-import type { Attributes, Dialect, FieldWriter } from "../langfuse/dialect.ts";
-import { isRecord, simplifyLangChain, type ChatMessage } from "../langfuse/messages.ts";
-import type { Observation, ObservationFields } from "../langfuse/trace.ts";
+import type { ObservationType } from "../trace/classify.ts";
+import type { Attributes, Dialect, FieldWriter } from "../trace/dialect.ts";
+import { isRecord, simplifyLangChain, type ChatMessage } from "../trace/messages.ts";
+import type { Observation, ObservationFields } from "../trace/run-trace.ts";
 import {
   present,
   readDocuments,

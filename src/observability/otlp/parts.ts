@@ -1,4 +1,4 @@
-import { isRecord, type ChatMessage } from "../langfuse/messages.ts";
+import { isRecord, type ChatMessage } from "../trace/messages.ts";
 import { readToolCall } from "./messages.ts";
 
 /** A message as the conventions' JSON schema wants it. */

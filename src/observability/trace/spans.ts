@@ -3,7 +3,7 @@ import type { IdGenerator, ReadableSpan, SpanProcessor } from "@opentelemetry/sd
 import { randomBytes } from "node:crypto";
 import type { DeliveryRecord } from "../delivery/record.ts";
 import { createSpanEncoder, type OtlpSpan, type OtlpValue } from "../otlp-protobuf.ts";
-import type { OtelPackages } from "./packages.ts";
+import type { OtelPackages } from "../trace/otel.ts";
 
 /** More than any observation of ours carries; the SDK's 128 would drop the last ones, the output included. */
 const ATTRIBUTE_COUNT_LIMIT = 4_096;

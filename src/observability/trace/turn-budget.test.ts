@@ -13,6 +13,9 @@ function openBudget() {
   return { budget, done, work };
 }
 
+const all = (works: readonly (Promise<void> | undefined)[]): Promise<unknown> =>
+  Promise.all(works.map(async (work) => work));
+
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 test("work is done at once until the budget is spent, and the rest in later turns, in order", async () => {
@@ -24,13 +27,13 @@ test("work is done at once until the budget is spent, and the rest in later turn
   expect(done).toEqual(["a", "b"]);
   await nextTurn();
   expect(done).toEqual(["a", "b", "c", "d"]);
-  await Promise.all(waiting);
+  await all(waiting);
   expect(done).toEqual(["a", "b", "c", "d", "e"]);
 });
 
 test("a turn has the whole budget anew", async () => {
   const { budget, done, work } = openBudget();
-  budget.spend({}, work("a", 100));
+  void budget.spend({}, work("a", 100));
   await nextTurn();
   expect(budget.spend({}, work("b", 1))).toBeUndefined();
   expect(done).toEqual(["a", "b"]);
@@ -38,19 +41,19 @@ test("a turn has the whole budget anew", async () => {
 
 test("nothing overtakes what waits", async () => {
   const { budget, done, work } = openBudget();
-  budget.spend({}, work("a", 6));
+  void budget.spend({}, work("a", 6));
   const waiting = [budget.spend({}, work("b", 6)), budget.spend({}, work("c", 1))];
   await nextTurn();
   const last = budget.spend({}, work("d", 1));
   expect(done).toEqual(["a", "b"]);
-  await Promise.all([...waiting, last]);
+  await all([...waiting, last]);
   expect(done).toEqual(["a", "b", "c", "d"]);
 });
 
 test("one owner's work can be done at once, without the others'", async () => {
   const { budget, done, work } = openBudget();
   const [one, other] = [{}, {}];
-  budget.spend(one, work("a", 6));
+  void budget.spend(one, work("a", 6));
   const waiting = [
     budget.spend(one, work("b", 1)),
     budget.spend(other, work("x", 1)),
@@ -58,7 +61,7 @@ test("one owner's work can be done at once, without the others'", async () => {
   ];
   budget.settle(one);
   expect(done).toEqual(["a", "b", "c"]);
-  await Promise.all(waiting);
+  await all(waiting);
   expect(done).toEqual(["a", "b", "c", "x"]);
 });
 

@@ -1,7 +1,7 @@
 import { AIMessage, HumanMessage, ToolMessage } from "@langchain/core/messages";
 import { Command, Send } from "@langchain/langgraph";
 import { describe, expect, test } from "vitest";
-import { simplifyLangChain } from "./langfuse/messages.ts";
+import { simplifyLangChain } from "./messages.ts";
 import { createSerialiser, DEFAULT_LIMITS } from "./serialise.ts";
 
 const toJson = (value: unknown): unknown =>

@@ -2,16 +2,18 @@ import type { Span, SpanContext } from "@opentelemetry/api";
 import { performance } from "node:perf_hooks";
 import type { AttemptRoot } from "../delivery/record.ts";
 import type { ObservedRun } from "../observer.ts";
-import { createSerialiser, type Serialiser } from "../serialise.ts";
-import type { TurnBudget } from "../turn-budget.ts";
+import { createSerialiser, type Serialiser } from "./serialise.ts";
+import type { TurnBudget } from "./turn-budget.ts";
 import type { ObservationType } from "./classify.ts";
-import type { Mask } from "./config.ts";
 import type { Attributes, Dialect, FieldWriter } from "./dialect.ts";
 import type { SchemaCache } from "./generation.ts";
 import { createCut, metadataOf, tagsOf, TEXT_LIMITS, traceIdOf, type Cut } from "./identity.ts";
 import type { Level } from "./outcome.ts";
-import type { OtelPackages } from "./packages.ts";
+import type { OtelPackages } from "./otel.ts";
 import type { HrTime, SpanFactory } from "./spans.ts";
+
+/** Masks one field before it leaves the process; gets the serialised text and the attribute's name. */
+export type Mask = (text: string, field: string) => string;
 
 /** What all runs of one observer share. */
 export interface TraceEnvironment {

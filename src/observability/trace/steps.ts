@@ -3,7 +3,7 @@ import type { promptOf } from "./generation.ts";
 import { errorStack, readFailure, type Failure, type Level } from "./outcome.ts";
 import { newMetadata, tagMetadata, type Metadata } from "./step-details.ts";
 import type { HrTime } from "./spans.ts";
-import type { Observation, ObservationFields, RunTrace } from "./trace.ts";
+import type { Observation, ObservationFields, RunTrace } from "./run-trace.ts";
 import { NO_USAGE } from "./usage.ts";
 
 /** A LangChain run under way: an observation, or noise that lends its children its parent's observation. */

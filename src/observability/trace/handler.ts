@@ -1,5 +1,5 @@
 import { BaseCallbackHandler } from "@langchain/core/callbacks/base";
-import type { TurnBudget } from "../turn-budget.ts";
+import type { TurnBudget } from "./turn-budget.ts";
 import { classifyChain, componentName, isGraph, TYPE_KEY } from "./classify.ts";
 import {
   answeredBy,

@@ -1,6 +1,6 @@
 import type { SpanContext } from "@opentelemetry/api";
 import type { ObservedRun, RunObservation, RunOutcome, TracePlace } from "../observer.ts";
-import { parseTraceparent } from "../traceparent.ts";
+import { parseTraceparent } from "./traceparent.ts";
 import { RunHandler } from "./handler.ts";
 import { lostSpanIdOf, rootSpanIdOf, traceIdOf } from "./identity.ts";
 import { lastAnswer, lastUserMessage } from "./messages.ts";
@@ -17,7 +17,7 @@ import {
   type Observation,
   type ObservationFields,
   type TraceEnvironment,
-} from "./trace.ts";
+} from "./run-trace.ts";
 
 /** How each ending reads: on the root, and on what was still open below it. */
 const ENDINGS: Record<

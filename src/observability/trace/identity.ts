@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { ObservedRun } from "../observer.ts";
-import { wellFormed } from "../serialise.ts";
-import { parseTraceparent } from "../traceparent.ts";
+import { wellFormed } from "./serialise.ts";
+import { parseTraceparent } from "./traceparent.ts";
 
 /** The longest texts a Langfuse server keeps; longer ones are cut here, because it drops them silently. */
 export const TEXT_LIMITS = {

@@ -1,4 +1,4 @@
-import type { Simplify } from "../serialise.ts";
+import type { Simplify } from "./serialise.ts";
 
 /** A chat message as a person reads it, and as Langfuse draws it. */
 export interface ChatMessage {
