@@ -1,16 +1,18 @@
 /*
  * How long tracing computes without a pause for values that nobody would send on purpose: the longest single callback
- * of a run of five nodes whose state holds the value, in milliseconds the main thread was on a processor. And what
- * a process holds while a long run carries 5 MB of state through every node.
+ * of a run of five nodes whose state holds the value, in milliseconds the main thread was on a processor; the longest
+ * time without a turn for anybody else while a hundred nodes begin and end in one step, beside the same without tracing;
+ * and what a process holds while a long run carries 5 MB of state through every node.
  * Run: node --expose-gc --import jiti/register bench/faults/values.ts
  */
 import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Annotation, StateGraph } from "@langchain/langgraph";
+import { Annotation, Send, StateGraph } from "@langchain/langgraph";
 import { pino } from "pino";
 import { loadLangfuseObserver } from "../../src/observability/langfuse/observer.ts";
+import { TurnBudget } from "../../src/observability/trace/turn-budget.ts";
 import type { Observer, RunObservation } from "../../src/observability/observer.ts";
 import { observedRun } from "../../test/langfuse/harness.ts";
 import { startChild } from "../child.ts";
@@ -37,6 +39,10 @@ const VALUES: [string, () => unknown][] = [
 
 const State = Annotation.Root({ value: Annotation<unknown>(), count: Annotation<number>() });
 
+const Fan = Annotation.Root({
+  texts: Annotation<string[]>({ reducer: (a, b) => a.concat(b), default: () => [] }),
+});
+
 function graphOf(nodes: number) {
   return new StateGraph(State)
     .addNode("step", async (state) => {
@@ -51,10 +57,10 @@ function graphOf(nodes: number) {
 const folder = await mkdtemp(join(tmpdir(), "aegra-values-"));
 const sink = startChild("langfuse-sink.ts");
 const host = await sink.ask<string>({ what: "address" });
-const open = (maxChars?: number): Promise<Observer> =>
+const open = (maxChars?: number, budget?: TurnBudget): Promise<Observer> =>
   loadLangfuseObserver(
     { enabled: true, publicKey: "pk", secretKey: "sk", host, capture: { maxChars } },
-    { log: pino({ level: "error" }), spool: { folder } },
+    { log: pino({ level: "error" }), spool: { folder }, budget },
   );
 
 console.log("| state | longest callback | of the first run |\n|---|---|---|");
@@ -69,7 +75,14 @@ for (const [name, make] of VALUES) {
   await observer.flush(20_000);
   await sink.ask({ what: "address" });
 }
+console.log(
+  "\n| nodes in one step | of | longest turn, untraced | traced | the same without a budget |\n|---|---|---|---|---|",
+);
+const atOnce = await open(undefined, new TurnBudget(Number.POSITIVE_INFINITY));
+for (const chars of [1_000, 30_000, 300_000])
+  console.log(await wideStep({ untraced: undefined, traced: observer, atOnce }, 100, chars));
 await observer.shutdown(5_000);
+await atOnce.shutdown(5_000);
 for (const maxChars of [undefined, 20_000]) await longRun(maxChars);
 await sink.close();
 await rm(folder, { recursive: true });
@@ -103,6 +116,61 @@ function watch(observation: RunObservation): number[] {
     }
   }
   return times;
+}
+
+/** The longest turns of the event loop in a step of many nodes, each with a text of its own; medians of the runs. */
+async function wideStep(
+  observers: Record<string, Observer | undefined>,
+  width: number,
+  chars: number,
+): Promise<string> {
+  const graph = fanOf(width, words(chars));
+  const longest = new Map(Object.keys(observers).map((kind) => [kind, [] as number[]]));
+  for (let run = 0; run < RUNS; run += 1) {
+    for (const [kind, by] of Object.entries(observers)) {
+      const observation = by?.startRun(observedRun());
+      const turns = watchTurns();
+      await graph.invoke({}, { callbacks: observation?.callbacks ?? [] });
+      longest.get(kind)?.push(await turns.stop());
+      observation?.end({ status: "success", output: {} });
+      await by?.flush(20_000);
+    }
+  }
+  const medians = [...longest.values()].map((values) => {
+    const sorted = values.toSorted((one, other) => one - other);
+    return `${(sorted[sorted.length >> 1] ?? 0).toFixed(1)} ms`;
+  });
+  return `| ${width} | ${chars / 1_000} kB | ${medians.join(" | ")} |`;
+}
+
+function fanOf(width: number, text: string) {
+  return new StateGraph(Fan)
+    .addNode("worker", (state: { text: string }) => ({ texts: [state.text.slice(1)] }))
+    .addConditionalEdges("__start__", () =>
+      Array.from({ length: width }, (_, index) => new Send("worker", { text: `${index} ${text}` })),
+    )
+    .compile();
+}
+
+/** The most the main thread computed between two turns of the event loop, in milliseconds. */
+function watchTurns(): { stop(): Promise<number> } {
+  let longest = 0;
+  let watching = true;
+  let last = cpuMs();
+  const look = (): void => {
+    const now = cpuMs();
+    longest = Math.max(longest, now - last);
+    last = cpuMs();
+    if (watching) setImmediate(look);
+  };
+  setImmediate(look);
+  return {
+    async stop() {
+      await new Promise((resolve) => setImmediate(resolve));
+      watching = false;
+      return longest;
+    },
+  };
 }
 
 /** Every node's input and output holds the whole state. */

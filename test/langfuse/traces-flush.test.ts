@@ -60,7 +60,7 @@ test("aegra traces flush sends a root only if the run ended with its attempt", a
     onAdopted: () => {},
   });
   left.add(rootOf(counts, 1));
-  left.add(rootOf(superseded, 0));
+  left.add(rootOf(superseded, 1));
   await left.recorded();
   await left.close();
 
@@ -81,6 +81,7 @@ test("aegra traces flush sends a root only if the run ended with its attempt", a
 
   // While somebody else has the database, nothing is decided.
   const database = await openDatabase({ dataDir });
+  await database.query("UPDATE runs SET attempt = 2 WHERE run_id = $1", [superseded]);
   const undecided = await flush("--timeout", "2");
   await database.close();
   expect(undecided.output).toContain("The runs cannot be asked which of their attempts counts");
