@@ -6,7 +6,7 @@ import { execute, startPostgres } from "../../test/support/postgres-server.ts";
 import type { ChildServer } from "../../test/support/child-server.ts";
 import { createTracedProject, type TracedProject } from "../../test/support/traced-project.ts";
 import { startChild, type Child } from "../child.ts";
-import { offer, type Load } from "./load.ts";
+import { exhaust, offer, type Load } from "./load.ts";
 import { FAULTS, mountDisk, OUTBOX, type Fault } from "./matrix.ts";
 import type { Checked, Question } from "./receiver.ts";
 import { sample, type Sample } from "./samples.ts";
@@ -24,6 +24,8 @@ export interface Row {
   different: number;
   /** Answered runs whose trace is not whole. */
   lost: number;
+  /** While runs were asked, and until the last of them was answered. */
+  elapsedMs: number;
   /** From the end of the fault until every trace was whole. */
   recoveredMs: number | undefined;
 }
@@ -41,12 +43,15 @@ export interface Lab {
   terminated(rate: number, outageMs: number, spool?: Spool): Promise<Row>;
   /** Two servers with one database, and one folder or none in common; one is killed in the middle. */
   twoProcesses(rate: number, outageMs: number, spool?: Spool): Promise<Row>;
+  /** Many runs of nodes that take 5 ms, as many at once as one process may do, as fast as it can. */
+  burst(rate: number, count: number): Promise<Row>;
   /** One server under one random fault after the other, and what it holds meanwhile. */
   soak(rate: number, durationMs: number): Promise<{ row: Row; samples: Sample[] }>;
   close(): Promise<void>;
 }
 
 const CONCURRENCY = "50";
+const BURST_AT_ONCE = 100;
 /** Longer than the longest wait between two tries. */
 const PATIENCE_MS = 120_000;
 const LOOK_EVERY_MS = 200;
@@ -142,6 +147,7 @@ class PostgresLab implements Lab {
       await kill;
       all.answered.push(...load.answered);
       all.latencies.push(...load.latencies);
+      all.elapsedMs += load.elapsedMs;
     }
     await this.#ask({ what: "behave", behaviour: { kind: "accept" } });
     const server = await project.start();
@@ -191,6 +197,21 @@ class PostgresLab implements Lab {
       elapsedMs: both.elapsedMs + one.elapsedMs,
     });
     await servers[1].kill("SIGTERM");
+    await close();
+    return row;
+  }
+
+  async burst(rate: number, count: number): Promise<Row> {
+    const { project, close } = await this.#project({ N_JOBS_PER_WORKER: `${BURST_AT_ONCE}` });
+    const server = await project.start();
+    const load = await exhaust(server.url, "brief", { count, atOnce: BURST_AT_ONCE });
+    const perSecond = Math.round(load.answered.length / (load.elapsedMs / 1_000));
+    const row = await this.#settle(
+      `nodes of 5 ms, ${BURST_AT_ONCE} runs at once: ${perSecond} a second`,
+      rate,
+      load,
+    );
+    await server.kill("SIGTERM");
     await close();
     return row;
   }
@@ -313,6 +334,7 @@ function toRow(fault: string, rate: number, load: Load): Row {
     failed: load.failures.length,
     p50: at(0.5),
     p99: at(0.99),
+    elapsedMs: load.elapsedMs,
     spans: undefined,
     duplicates: 0,
     different: 0,

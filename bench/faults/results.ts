@@ -3,7 +3,8 @@ import { fileURLToPath } from "node:url";
 import type { Row } from "./lab.ts";
 
 /** A row as it was measured, and how. */
-export interface MeasuredRow extends Row {
+export interface MeasuredRow extends Omit<Row, "elapsedMs"> {
+  elapsedMs?: number;
   /** What tells the row from others of its rate. */
   name: string;
   /** Seconds. */
@@ -88,8 +89,8 @@ export function toCells(row: MeasuredRow): string[] {
   const ms = (value: number): string => `${value.toFixed(0)} ms`;
   return [
     row.fault,
-    `${row.rate}/s`,
-    `${row.outage} s`,
+    row.name === "burst" ? "all" : `${row.rate}/s`,
+    `${row.elapsedMs === undefined ? row.outage : Math.round(row.elapsedMs / 1_000)} s`,
     `${row.runs}`,
     `${row.failed}`,
     ms(row.p50),

@@ -3,7 +3,7 @@ import { createProject, startChild, type ChildServer } from "./child-server.ts";
 import type { LangfuseReceiver, ReceivedSpan } from "./langfuse-receiver.ts";
 
 /**
- * Three quick nodes; three that take their time, so that a process can be killed between them; and three of which the
+ * Three quick nodes; three of 5 ms; three that take their time, so that a process can be killed between them; and three of which the
  * second kills its process.
  */
 const GRAPH = `
@@ -29,6 +29,7 @@ const build = (ms: number, deadly = "") => {
     .compile();
 };
 export const quick = build(0);
+export const brief = build(5);
 export const slow = build(300);
 export const poison = build(100, "two");
 `;
@@ -55,6 +56,7 @@ export async function createTracedProject(
     "aegra.json": JSON.stringify({
       graphs: {
         quick: "./graph.ts:quick",
+        brief: "./graph.ts:brief",
         slow: "./graph.ts:slow",
         poison: "./graph.ts:poison",
       },
