@@ -124,6 +124,12 @@ function withoutExtras(asked: Asked[]): unknown[] {
   });
 }
 
+/** What was opened, to be closed last first. A hook that is registered while another runs would never run. */
+const opened: { close(): Promise<void> }[] = [];
+afterAll(async () => {
+  for (const one of opened.splice(0).toReversed()) await one.close();
+});
+
 describe("what the on handlers of the official dev server and of this one are asked", () => {
   const databases = createTestDatabases("postgres");
   let official: Record<string, Asked[]>;
@@ -144,7 +150,7 @@ describe("what the on handlers of the official dev server and of this one are as
 
   async function open(modules: string): Promise<{ dir: string; file: string }> {
     const project = await openGraphs(modules);
-    afterAll(() => project.close());
+    opened.push(project);
     await writeFile(join(project.dir, "auth.ts"), AUTH);
     return { dir: project.dir, file: join(project.dir, "asked.jsonl") };
   }
@@ -157,7 +163,7 @@ describe("what the on handlers of the official dev server and of this one are as
       workers: 1,
       auth: "./auth.ts:auth",
     });
-    afterAll(() => oracle.close());
+    opened.push(oracle);
     return { client: createClient(oracle.url), file };
   }
 

@@ -22,6 +22,12 @@ const INSTALL_MS = 180_000;
 /** Enough for every run of the suite that waits for another. */
 const RUNS_AT_ONCE = 40;
 
+/** What was opened, to be closed last first. A hook that is registered while another runs would never run. */
+const opened: { close(): Promise<void> }[] = [];
+afterAll(async () => {
+  for (const one of opened.splice(0).toReversed()) await one.close();
+});
+
 describe("the official dev server and this one", () => {
   const databases = createTestDatabases("pglite");
   let found: Difference[] = [];
@@ -46,7 +52,7 @@ describe("the official dev server and this one", () => {
 
   async function startOurs(): Promise<string> {
     const project = await openGraphs(OUR_MODULES);
-    afterAll(() => project.close());
+    opened.push(project);
     const specs = GRAPHS.map((name) => ({
       id: name,
       path: `${project.dir}/graphs.ts`,
@@ -75,13 +81,13 @@ describe("the official dev server and this one", () => {
 
 async function startOfficial(): Promise<string> {
   const project = await openGraphs(ORACLE_MODULES);
-  afterAll(() => project.close());
+  opened.push(project);
   const oracle = await startOracle({
     cwd: project.dir,
     graphs: Object.fromEntries(GRAPHS.map((name) => [name, `./graphs.ts:${name}`])),
     workers: RUNS_AT_ONCE,
   });
-  afterAll(() => oracle.close());
+  opened.push(oracle);
   return oracle.url;
 }
 
