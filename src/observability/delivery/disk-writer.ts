@@ -3,7 +3,7 @@ import { open, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Segment, type SpooledRecord } from "./segment.ts";
 import { frame, SEGMENT_MAGIC } from "./segment-format.ts";
-import { newSegmentName, openWriterFolder, type WriterFolder } from "./writer-folder.ts";
+import { createSegmentNames, openWriterFolder, type WriterFolder } from "./writer-folder.ts";
 
 /*
  * The disk:   opening ──▶ open ──a write fails──▶ away ──tried again every few seconds──▶ open
@@ -49,6 +49,7 @@ const PROBE_BYTES = 256 * 1_024;
 /** Appends records to segment files. It opens in the background; `close` ends it. */
 export class DiskWriter {
   readonly #options: DiskWriterOptions;
+  readonly #nextName = createSegmentNames();
   #folder: WriterFolder | undefined;
   #current: Segment | undefined;
   #queue: SpooledRecord[] = [];
@@ -209,7 +210,7 @@ export class DiskWriter {
   }
 
   #newPath(): string {
-    return join(this.#folder?.path ?? "", newSegmentName());
+    return join(this.#folder?.path ?? "", this.#nextName());
   }
 
   #end(segment: Segment): void {
@@ -261,7 +262,7 @@ export class DiskWriter {
     const records = [...this.#writing, ...this.#queue];
     if (this.#folder === undefined || records.length === 0) return;
     try {
-      const file = openSync(join(this.#folder.path, newSegmentName()), "wx", 0o600);
+      const file = openSync(join(this.#folder.path, this.#nextName()), "wx", 0o600);
       writevSync(file, [SEGMENT_MAGIC, ...records.flatMap((r) => [frame(r, r.time), r.bytes])]);
       closeSync(file);
     } catch {

@@ -8,7 +8,7 @@ import {
 } from "./dead-letters.ts";
 import { Segment } from "./segment.ts";
 import { spoolFolders, type Stream } from "./spooled-sender.ts";
-import { leaveFolder, listWriters, newSegmentName, type FoundWriter } from "./writer-folder.ts";
+import { createSegmentNames, leaveFolder, listWriters, type FoundWriter } from "./writer-folder.ts";
 
 const STREAMS: readonly Stream[] = ["spans", "scores"];
 
@@ -94,6 +94,7 @@ export async function findDeadLetters(folder: string): Promise<FoundDeadLetter[]
  */
 export async function replayDeadLetters(folder: string): Promise<number> {
   let replayed = 0;
+  const nextName = createSegmentNames();
   for (const { records, deadLetters } of await listStreams(folder)) {
     const done: string[] = [];
     const letters: DeadLetter[] = [];
@@ -105,7 +106,7 @@ export async function replayDeadLetters(folder: string): Promise<number> {
     }
     if (letters.length === 0) continue;
     await leaveFolder(records, async (place) => {
-      const segment = await Segment.create(join(place, newSegmentName()));
+      const segment = await Segment.create(join(place, nextName()));
       // Taken in anew, or their age might send them away at once.
       const now = Date.now();
       await segment.append(

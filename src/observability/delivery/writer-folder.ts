@@ -38,9 +38,20 @@ const UNFINISHED_MS = 3_600_000;
 
 export const SEGMENT_SUFFIX = ".seg";
 
-/** A name that sorts by age and that no other process chooses. */
-export function newSegmentName(now = Date.now()): string {
-  return `${String(now).padStart(14, "0")}-${randomUUID().slice(0, 13)}${SEGMENT_SUFFIX}`;
+/**
+ * Gives names that no other process chooses, and that sort in the order they were given: within a millisecond, and where
+ * the clock goes back, too. A file that came too early would be read before the one it belongs behind.
+ */
+export function createSegmentNames(clock: () => number = Date.now): () => string {
+  let time = 0;
+  let count = 0;
+  return () => {
+    const now = clock();
+    count = now > time ? 0 : count + 1;
+    time = Math.max(now, time);
+    const at = `${String(time).padStart(14, "0")}-${String(count).padStart(6, "0")}`;
+    return `${at}-${randomUUID().slice(0, 13)}${SEGMENT_SUFFIX}`;
+  };
 }
 
 /** A folder of this process. */
