@@ -5,24 +5,35 @@ export interface MemoryLimits {
   maxBytes: number;
 }
 
-/** How far below the limit room is made, so that it is not made again for every record. */
-const AFTER_DROP = 0.9;
+/** A record in the order of arrival, and the next of its own trace. */
+interface Entry<R> {
+  record: R;
+  before: Entry<R> | undefined;
+  after: Entry<R> | undefined;
+  nextOfTrace: Entry<R> | undefined;
+}
 
-/** A bounded queue in memory. Past its bounds the oldest whole traces go, since half a trace helps nobody. */
+/**
+ * A bounded queue in memory. Past its bounds the oldest whole traces go, since half a trace helps nobody; giving one up
+ * takes as long as it has records, whatever else is here.
+ */
 export class MemoryQueue<R extends StoredRecord> {
-  #queue: R[] = [];
-  #head = 0;
-  #bytes = 0;
   readonly #limits: MemoryLimits;
   readonly #onDrop: (records: readonly R[]) => void;
+  readonly #traces = new Map<string, { first: Entry<R>; last: Entry<R> }>();
+  #first: Entry<R> | undefined;
+  #last: Entry<R> | undefined;
+  #length = 0;
+  #bytes = 0;
 
+  /** `onDrop` hears of every trace that is given up. */
   constructor(limits: MemoryLimits, onDrop: (records: readonly R[]) => void) {
     this.#limits = limits;
     this.#onDrop = onDrop;
   }
 
   get length(): number {
-    return this.#queue.length - this.#head;
+    return this.#length;
   }
 
   get bytes(): number {
@@ -30,62 +41,70 @@ export class MemoryQueue<R extends StoredRecord> {
   }
 
   add(record: R): void {
-    this.#queue.push(record);
+    const entry: Entry<R> = {
+      record,
+      before: this.#last,
+      after: undefined,
+      nextOfTrace: undefined,
+    };
+    if (this.#last === undefined) this.#first = entry;
+    else this.#last.after = entry;
+    this.#last = entry;
+    const trace = this.#traces.get(record.traceId);
+    if (trace === undefined) this.#traces.set(record.traceId, { first: entry, last: entry });
+    else trace.last = trace.last.nextOfTrace = entry;
+    this.#length += 1;
     this.#bytes += record.bytes.length;
-    if (this.length > this.#limits.maxRecords || this.#bytes > this.#limits.maxBytes)
-      this.#makeRoom();
+    while (this.#length > this.#limits.maxRecords || this.#bytes > this.#limits.maxBytes)
+      this.#dropOldestTrace();
   }
 
   peek(): R | undefined {
-    return this.#queue[this.#head];
+    return this.#first?.record;
   }
 
   shift(): R | undefined {
-    const record = this.#queue[this.#head];
-    if (record === undefined) return undefined;
-    this.#head += 1;
-    this.#bytes -= record.bytes.length;
-    if (this.#head >= 1_024 && this.#head * 2 >= this.#queue.length) {
-      this.#queue = this.#queue.slice(this.#head);
-      this.#head = 0;
-    }
-    return record;
+    const entry = this.#first;
+    if (entry === undefined) return undefined;
+    this.#remove(entry);
+    const { traceId } = entry.record;
+    // The oldest of all is the oldest of its trace.
+    const trace = this.#traces.get(traceId);
+    if (entry.nextOfTrace === undefined) this.#traces.delete(traceId);
+    else if (trace !== undefined) trace.first = entry.nextOfTrace;
+    return entry.record;
   }
 
   /** Everything, and the queue is empty. */
   takeAll(): R[] {
-    const records = this.#queue.slice(this.#head);
-    this.#queue = [];
-    this.#head = 0;
+    const records: R[] = [];
+    for (let entry = this.#first; entry !== undefined; entry = entry.after)
+      records.push(entry.record);
+    this.#traces.clear();
+    this.#first = this.#last = undefined;
+    this.#length = 0;
     this.#bytes = 0;
     return records;
   }
 
-  #makeRoom(): void {
-    const records = this.takeAll();
-    let count = records.length;
-    let bytes = 0;
-    const perTrace = new Map<string, { records: number; bytes: number }>();
-    for (const record of records) {
-      const trace = perTrace.get(record.traceId) ?? { records: 0, bytes: 0 };
-      bytes += record.bytes.length;
-      perTrace.set(record.traceId, {
-        records: trace.records + 1,
-        bytes: trace.bytes + record.bytes.length,
-      });
+  #dropOldestTrace(): void {
+    const traceId = this.#first?.record.traceId ?? "";
+    const dropped: R[] = [];
+    let entry = this.#traces.get(traceId)?.first;
+    for (; entry !== undefined; entry = entry.nextOfTrace) {
+      this.#remove(entry);
+      dropped.push(entry.record);
     }
-    const victims = new Set<string>();
-    for (const [traceId, trace] of perTrace) {
-      const fits =
-        count <= this.#limits.maxRecords * AFTER_DROP &&
-        bytes <= this.#limits.maxBytes * AFTER_DROP;
-      if (fits) break;
-      victims.add(traceId);
-      count -= trace.records;
-      bytes -= trace.bytes;
-    }
-    this.#queue = records.filter((record) => !victims.has(record.traceId));
-    this.#bytes = bytes;
-    this.#onDrop(records.filter((record) => victims.has(record.traceId)));
+    this.#traces.delete(traceId);
+    this.#onDrop(dropped);
+  }
+
+  #remove({ record, before, after }: Entry<R>): void {
+    if (before === undefined) this.#first = after;
+    else before.after = after;
+    if (after === undefined) this.#last = before;
+    else after.before = before;
+    this.#length -= 1;
+    this.#bytes -= record.bytes.length;
   }
 }

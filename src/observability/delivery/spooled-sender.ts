@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import type { DeliveryStatus } from "../observer.ts";
 import { createDiskStore } from "./disk-store.ts";
-import type { Limits, StoreEvent } from "./limits.ts";
+import { createLossTeller, type Limits, type StoreEvent } from "./limits.ts";
 import { createMemoryStore } from "./memory-store.ts";
 import { Outbox } from "./outbox.ts";
 import type { RecordStore } from "./record.ts";
@@ -59,9 +59,8 @@ export function createSpooledSender(options: SpooledSenderOptions): Sender {
 
   function openStore(): RecordStore {
     if (spool === undefined) {
-      return createMemoryStore((records) =>
-        say({ kind: "dropped", records, why: "the queue is full" }),
-      );
+      const tellLoss = createLossTeller(say);
+      return createMemoryStore((records) => tellLoss(records, "the queue is full"));
     }
     if (spool instanceof Outbox) {
       return spool.openStore(outboxQueue(target, stream), {
