@@ -65,6 +65,22 @@ test("a step of many nodes with large states leaves turns of the event loop to o
   expect(spans).toHaveLength(100);
 });
 
+test("a graph that never waits for anything lets others have their turns", async () => {
+  const Count = Annotation.Root({ count: Annotation<number>(), text: Annotation<string>() });
+  const graph = new StateGraph(Count)
+    .addNode("step", (state) => ({ count: (state.count ?? 0) + 1 }))
+    .addEdge("__start__", "step")
+    .addConditionalEdges("step", (state) => ((state.count ?? 0) < 100 ? "step" : "__end__"))
+    .compile();
+  const observation = observer.startRun(observedRun());
+  await graph.invoke(
+    { count: 0, text: "word ".repeat(50_000) },
+    { callbacks: observation.callbacks, recursionLimit: 200 },
+  );
+  observation.end({ status: "success", output: {} });
+  expect(turnsOf.get("input")?.size).toBeGreaterThan(3);
+});
+
 test("what waits for its turn when the run ends is in the trace", async () => {
   const observation = observer.startRun(observedRun());
   const abort = new AbortController();
