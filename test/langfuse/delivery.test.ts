@@ -136,6 +136,32 @@ test("an unreachable host: said once, and everything arrives when it is back", a
   expect(lines.filter((line) => line.msg.includes("back"))).toHaveLength(1);
 });
 
+test("an outage is three lines: down, going on, and all that waited is there", async () => {
+  const { observer, lines } = await observe({ flushAt: 2 });
+  await observer.ready();
+  spend(observer);
+  expect(await observer.flush(2_000)).toBe(true);
+  receiver.behave({ kind: "status", status: 503 });
+  for (let index = 0; index < 20; index += 1) spend(observer);
+  expect(await observer.flush(300)).toBe(false);
+  receiver.behave({ kind: "slow", ms: 20 });
+  let arrived = 0;
+  await until(() => {
+    if (!lines.some(({ msg }) => msg.includes("has all traces"))) arrived = receiver.spans.length;
+    return lines.some(({ msg }) => msg.includes("has all traces"));
+  });
+  expect(receiver.spans).toHaveLength(21);
+  // Not before the most of it was there.
+  expect(arrived).toBeGreaterThan(10);
+  expect(observer.status()[0]?.message).not.toContain("again");
+  const said = lines.map(({ msg }) => msg).filter((msg) => /traces/.test(msg));
+  expect(said).toEqual([
+    expect.stringContaining("does not accept traces (HTTP 503"),
+    expect.stringContaining("accepts traces again; what waited is being sent"),
+    "Langfuse has all traces that waited.",
+  ]);
+});
+
 test.each([
   ["500", { kind: "status", status: 500 }],
   ["503 with Retry-After", { kind: "status", status: 503, retryAfter: "0" }],

@@ -14,13 +14,13 @@ import { within } from "./within.ts";
 /**
  * Delivery's states, as the log and `/info` tell them:
  *
- *   idle ──first answer 2xx──▶ up ──network error, 408, 429, 5xx──▶ down ──2xx──▶ up
- *                              └──401, 403──▶ refused ──2xx──▶ up
+ *   idle ──first answer 2xx──▶ up ──network error, 408, 429, 5xx──▶ down ──2xx──▶ recovering ──▶ up
+ *                              └──401, 403──▶ refused ──2xx──▶ recovering ──what waited is sent──▶ up
  *
  * In `down` and `refused` one request at a time probes, later and later; nothing is thrown away but by the store's
  * own bounds.
  */
-export type DeliveryState = "idle" | "up" | "down" | "refused";
+export type DeliveryState = "idle" | "up" | "down" | "refused" | "recovering";
 
 export interface SenderOptions {
   store: RecordStore;
@@ -259,14 +259,17 @@ class BackgroundSender implements Sender {
 
   #mostInFlight(): number {
     if (Date.now() < this.#notBefore) return 0;
-    const healthy = this.state === "up" || this.state === "idle";
-    return healthy ? (this.#options.maxInFlight ?? 4) : 1;
+    const ill = this.state === "down" || this.state === "refused";
+    return ill ? 1 : (this.#options.maxInFlight ?? 4);
   }
 
   async #deliver(batch: RecordBatch): Promise<void> {
     const left = await this.#send(batch.records);
     batch.settle(left);
     this.#inFlight -= 1;
+    // What is less than a request is what just came.
+    const little = this.store.waiting < this.#options.flushAt && this.#inFlight === 0;
+    if (this.state === "recovering" && little) this.#change("up", "");
     if (this.#settleIdle()) return;
     const { waiting } = this.store;
     const soon =
@@ -345,7 +348,8 @@ class BackgroundSender implements Sender {
     this.#failures = 0;
     this.#refusedOnEnd = 0;
     this.#notBefore = 0;
-    this.#change("up", "");
+    const recovers = this.state !== "idle" && this.state !== "up";
+    this.#change(recovers ? "recovering" : "up", "");
   }
 
   #onRetry(answer: Extract<Delivery, { kind: "retry" }>): void {

@@ -88,6 +88,7 @@ class LangfuseObserver implements Observer {
   readonly #ready: Promise<void>;
   readonly #notices: Notices;
   #saidDown = false;
+  #recovers = false;
   #check: ProjectCheck | undefined;
   #recheck: NodeJS.Timeout | undefined;
   #checks = 0;
@@ -192,21 +193,22 @@ class LangfuseObserver implements Observer {
   #state(): { state: ObserverStatus["state"]; message: string } {
     const { host } = this.#settings;
     const delivery = this.#sender.state;
-    if (delivery === "refused" || (this.#check?.kind === "refused" && delivery !== "up")) {
+    const accepted = delivery === "up" || delivery === "recovering";
+    if (delivery === "refused" || (this.#check?.kind === "refused" && !accepted)) {
       const message =
         this.#check?.kind === "refused"
           ? this.#check.message
           : `Langfuse at ${host} refuses the traces (${this.#sender.lastError}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY. Traces wait in the meantime.`;
       return { state: "misconfigured", message };
     }
-    if (delivery === "down" || (this.#check?.kind === "unreachable" && delivery !== "up")) {
+    if (delivery === "down" || (this.#check?.kind === "unreachable" && !accepted)) {
       const message =
         delivery === "down" || this.#check?.kind !== "unreachable"
           ? `Langfuse at ${host} does not accept traces now (${this.#sender.lastError}). They wait and are tried again.`
           : this.#check.message;
       return { state: "unreachable", message };
     }
-    if (this.#check === undefined && delivery !== "up") {
+    if (this.#check === undefined && !accepted) {
       return { state: "checking", message: `Checking the keys with ${host}.` };
     }
     return { state: "on", message: this.#onMessage() };
@@ -214,9 +216,11 @@ class LangfuseObserver implements Observer {
 
   #onMessage(): string {
     const name = this.#check?.kind === "ok" ? this.#check.projectName : undefined;
-    return name === undefined
-      ? `Traces go to ${this.#settings.host}.`
-      : `Traces go to the project "${name}" at ${this.#settings.host}.`;
+    const { host } = this.#settings;
+    const where = name === undefined ? host : `the project "${name}" at ${host}`;
+    return this.#sender.state === "recovering"
+      ? `Traces go to ${where} again; what waited is being sent.`
+      : `Traces go to ${where}.`;
   }
 
   async #checkKeys(): Promise<void> {
@@ -294,11 +298,13 @@ class LangfuseObserver implements Observer {
 
   /** One line per change. What the key check has already said at the start is not said again. */
   #onDelivery(state: DeliveryState, message: string): void {
-    if (state === "up") {
+    if (state === "recovering" || state === "up") {
       if (this.#check !== undefined && this.#check.kind !== "ok") this.#recheckIn(0);
       else if (this.#saidDown)
         this.#log.info(`Langfuse accepts traces again; what waited is being sent.`);
       this.#saidDown = false;
+      if (state === "up" && this.#recovers) this.#log.info("Langfuse has all traces that waited.");
+      this.#recovers = state === "recovering";
       return;
     }
     const said =

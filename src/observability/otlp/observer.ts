@@ -86,6 +86,7 @@ class OtlpObserver implements Observer {
   readonly #environment: TraceEnvironment;
   readonly #notices: Notices;
   #saidDown = false;
+  #recovers = false;
   #closed = false;
 
   constructor(config: OtlpConfig, packages: OtelPackages, deps: OtlpDeps) {
@@ -149,6 +150,10 @@ class OtlpObserver implements Observer {
     const told: Record<DeliveryState, Pick<ObserverStatus, "state" | "message">> = {
       idle: { state: "on", message: `Traces go to ${title} at ${host}.` },
       up: { state: "on", message: `Traces go to ${title} at ${host}.` },
+      recovering: {
+        state: "on",
+        message: `Traces go to ${title} at ${host} again; what waited is being sent.`,
+      },
       down: {
         state: "unreachable",
         message: `${capital(title)} at ${host} does not accept traces now (${lastError}). They wait and are tried again.`,
@@ -213,10 +218,12 @@ class OtlpObserver implements Observer {
   /** One line per change of state. */
   #onDelivery(state: DeliveryState, message: string): void {
     const title = capital(TITLES[this.#config.name]);
-    if (state === "up") {
+    if (state === "recovering" || state === "up") {
       if (this.#saidDown)
         this.#log.info(`${title} accepts traces again; what waited is being sent.`);
       this.#saidDown = false;
+      if (state === "up" && this.#recovers) this.#log.info(`${title} has all traces that waited.`);
+      this.#recovers = state === "recovering";
       return;
     }
     this.#saidDown = true;
