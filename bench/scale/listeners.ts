@@ -12,7 +12,7 @@ export interface Listen {
 export interface Heard {
   readers: number;
   events: number;
-  /** Milliseconds from the graph's call to the reader. */
+  /** Milliseconds from the graph's call to the reader, of what was said since the reader was there. */
   p50: number;
   p99: number;
   most: number;
@@ -24,6 +24,7 @@ export type Question = Listen | { what: "heard" } | { what: "leave" };
 
 const agent = new Agent({ keepAlive: false, maxSockets: 5_000 });
 let latencies: number[] = [];
+let events = 0;
 let ended = 0;
 let streams: IncomingMessage[] = [];
 
@@ -31,6 +32,7 @@ answer(async (question: Question) => {
   switch (question.what) {
     case "listen":
       latencies = [];
+      events = 0;
       ended = 0;
       streams = await Promise.all(question.urls.map((url) => open(url)));
       return { readers: streams.length };
@@ -50,6 +52,7 @@ function open(url: string): Promise<IncomingMessage> {
         reject(new Error(`${stream.statusCode} from ${url}`));
         return;
       }
+      const opened = performance.timeOrigin + performance.now();
       let rest = "";
       stream.setEncoding("utf8");
       stream.on("data", (chunk: string) => {
@@ -57,8 +60,10 @@ function open(url: string): Promise<IncomingMessage> {
         const text = rest + chunk;
         const end = text.lastIndexOf("\n") + 1;
         rest = text.slice(end);
-        for (const [, at] of text.slice(0, end).matchAll(/^data: ?\{"at":([\d.]+)\}/gmu))
-          latencies.push(now - Number(at));
+        for (const [, at] of text.slice(0, end).matchAll(/^data: ?\{"at":([\d.]+)\}/gmu)) {
+          events += 1;
+          if (Number(at) >= opened) latencies.push(now - Number(at));
+        }
       });
       stream.once("close", () => (ended += 1));
       stream.once("error", () => {});
@@ -74,7 +79,7 @@ function heard(): Heard {
     sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
   return {
     readers: streams.length,
-    events: sorted.length,
+    events,
     p50: at(0.5),
     p99: at(0.99),
     most: at(1),
