@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { createRequire } from "node:module";
 
 import { allowsColor } from "../config/env.ts";
@@ -12,6 +13,8 @@ import type { ServeOptions } from "./options.ts";
 
 /** How long the banner waits for the check of the tracing keys; later answers get a line of their own. */
 const TRACING_WAIT_MS = 300;
+/** Every node of a step listens to one signal of LangGraph's: with Node's 10, a step of 11 looks like a leak. */
+const MAX_LISTENERS = 1_000;
 
 /** A server with the console it reports to. */
 export interface Serving {
@@ -44,6 +47,7 @@ export async function serve(
     onOpen?: (serving: Serving) => unknown;
   },
 ): Promise<Serving> {
+  setMaxListeners(MAX_LISTENERS);
   const loaded = await loadConfig({ ...options, mode: how.mode, terminal: process.stdout.isTTY });
   const config = how.adjust?.(loaded) ?? loaded;
   // After the environment is complete, and only by commands that need it: most of the start is here.

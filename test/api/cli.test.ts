@@ -211,6 +211,30 @@ describe("a server", () => {
     });
   });
 
+  test("a step of many nodes does not look like a leak", async () => {
+    await project.write(
+      "agent.ts",
+      `import { Annotation, Send, StateGraph } from "@langchain/langgraph";
+       const State = Annotation.Root({
+         seen: Annotation<number[]>({ reducer: (a, b) => a.concat(b), default: () => [] }),
+         index: Annotation<number>(),
+       });
+       export const graph = new StateGraph(State)
+         .addNode("worker", async ({ index }) => {
+           await new Promise((resolve) => setTimeout(resolve, 10));
+           return { seen: [index] };
+         })
+         .addConditionalEdges("__start__", () =>
+           Array.from({ length: 50 }, (_, index) => new Send("worker", { index })))
+         .compile();`,
+    );
+    const cli = run(["start", "--port", "0"], await postgres());
+    const client = new Client({ apiUrl: await cli.ready() });
+    const { seen } = (await client.runs.wait(null, "agent", { input: {} })) as { seen: number[] };
+    expect(seen).toHaveLength(50);
+    expect(cli.output()).not.toContain("MaxListenersExceededWarning");
+  });
+
   test("prints logs as JSON to stdout and the banner to stderr where nobody watches", async () => {
     const cli = run(["start", "--port", "0"], await postgres());
     let stdout = "";
