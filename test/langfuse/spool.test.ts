@@ -341,6 +341,43 @@ describe("a disk that takes nothing", () => {
     expect(store.counts.dropped).toBe(0);
   });
 
+  test("what waited goes to the disk in the order it came, with what comes meanwhile behind it", async () => {
+    await writeFile(join(base, "spans"), "a file in the way");
+    const { store, events } = open();
+    await until(() => events.length > 0);
+    let count = 0;
+    const addSome = (records: number): void => {
+      for (let end = count + records; count < end; count += 1) store.add(span(count, "A", 1_000));
+    };
+    addSome(10_000);
+    await rm(join(base, "spans"));
+    while (!events.some(({ kind }) => kind === "back")) {
+      addSome(10);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    addSome(10);
+    await store.recorded();
+    expect(events.map(({ kind }) => kind)).toEqual(["away", "back"]);
+    const onDisk = (await Promise.all((await segments()).map((file) => sizeOf(file)))).reduce(
+      (sum, size) => sum + size,
+      0,
+    );
+    expect(onDisk).toBeGreaterThan(count * 1_000);
+    const names = await takeAll(store);
+    expect(names).toEqual(Array.from({ length: count }, (_, trace) => `${trace}A`));
+  });
+
+  test("a store that is closed with very much in memory leaves all of it on disk", async () => {
+    await writeFile(join(base, "spans"), "a file in the way");
+    const { store, events } = open({ retryMs: 60_000 });
+    await until(() => events.length > 0);
+    const count = 180_000;
+    for (let trace = 0; trace < count; trace += 1) store.add(span(trace, "A"));
+    await rm(join(base, "spans"));
+    await store.close();
+    expect(store.counts).toMatchObject({ left: count, dropped: 0 });
+  });
+
   test("memory is bounded too: the oldest whole traces go", async () => {
     await writeFile(join(base, "spans"), "a file in the way");
     const { store, events } = open({ limits: { memory: { maxRecords: 20, maxBytes: 10_000 } } });

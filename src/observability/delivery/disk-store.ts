@@ -113,10 +113,9 @@ class DiskStore implements RecordStore {
         if (first) options.onEvent({ kind: "away", error: textOf(error) });
         for (const record of records) this.#memory.add(record);
       },
-      onBack: async () => {
-        options.onEvent({ kind: "back" });
-        return this.#exclusive(async () => this.#memory.takeAll());
-      },
+      hasInMemory: () => this.#memory.length > 0,
+      takeFromMemory: () => this.#exclusive(async () => this.#memory.takeAll()),
+      onBack: () => options.onEvent({ kind: "back" }),
     });
   }
 

@@ -6,7 +6,8 @@ import { frame, SEGMENT_MAGIC } from "./segment-format.ts";
 import { createSegmentNames, openWriterFolder, type WriterFolder } from "./writer-folder.ts";
 
 /*
- * The disk:   opening ──▶ open ──a write fails──▶ away ──tried again every few seconds──▶ open
+ * The disk:   opening ──▶ open ──a write fails──▶ away ──tried again every few seconds──▶ returning ──▶ open
+ *                                                  ▲────────────a write fails────────────────┘
  *
  * Records wait in a queue for the next write, of which there is one at a time; what comes meanwhile makes the one
  * after it. A small write is made at once, on the event loop: it is a copy into the kernel's memory, and takes less
@@ -31,8 +32,12 @@ export interface DiskWriterOptions {
   onWritten: () => Promise<void>;
   /** The disk takes nothing: these records were not written. `first` if it did take something before. */
   onAway: (records: readonly SpooledRecord[], error: unknown, first: boolean) => void;
-  /** The disk takes records again: gives those that were not written meanwhile. */
-  onBack: () => Promise<readonly SpooledRecord[]>;
+  /** Whether records wait in memory for the disk. */
+  hasInMemory: () => boolean;
+  /** Gives what had to wait in memory, now that it can be written. */
+  takeFromMemory: () => Promise<readonly SpooledRecord[]>;
+  /** The disk takes records again, and has taken those that waited. */
+  onBack: () => void;
 }
 
 /** What may wait for a disk that is slow, before it counts as one that takes nothing. */
@@ -42,6 +47,8 @@ const COALESCE_MS = 2;
 const WRITE_NOW_BYTES = 256 * 1_024;
 /** The most that is written on the event loop, how slow that may be, and for how long it is then not tried again. */
 const AT_ONCE_BYTES = 1_024 * 1_024;
+/** What is written with one call, where much has waited: a checksum of each record is work of this thread. */
+const PART = { records: 2_000, bytes: 1_024 * 1_024 };
 const SLOW_MS = 10;
 const DISTRUST_MS = 30_000;
 const PROBE_BYTES = 256 * 1_024;
@@ -63,6 +70,8 @@ export class DiskWriter {
   #waiters: (() => void)[] = [];
   #trustAgainAt = 0;
   #away = false;
+  /** The disk takes records again, but has not taken all that waited. */
+  #returning = false;
   #closed = false;
   readonly #onExit = (): void => this.#writeAtExit();
 
@@ -77,9 +86,9 @@ export class DiskWriter {
     return this.#folder;
   }
 
-  /** Whether records can be added. */
+  /** Whether records can be added. Not before those that had to wait in memory, which came earlier. */
   get takes(): boolean {
-    return !this.#away && this.#queueBytes <= MAX_UNWRITTEN_BYTES;
+    return !this.#away && this.#queueBytes <= MAX_UNWRITTEN_BYTES && !this.#options.hasInMemory();
   }
 
   get unwritten(): number {
@@ -127,9 +136,9 @@ export class DiskWriter {
   async close(more: readonly SpooledRecord[]): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#retry);
-    this.#queue.push(...more);
-    this.#writeNow();
-    await this.#draining;
+    for (const record of more) this.#queue.push(record);
+    this.#draining ??= this.#drain();
+    while (this.#draining !== undefined) await this.#draining;
     process.off("exit", this.#onExit);
     await this.#current?.seal().catch(() => {});
   }
@@ -165,32 +174,56 @@ export class DiskWriter {
   }
 
   async #drain(): Promise<void> {
-    while (this.#queue.length > 0 || this.#folder === undefined) {
-      const records = (this.#writing = this.#queue);
-      this.#writers = this.#waiters;
-      this.#queue = [];
-      this.#waiters = [];
-      this.#queueBytes = 0;
-      let failure: { error: unknown } | undefined;
-      try {
-        await this.#write(records);
-      } catch (error) {
-        failure = { error };
-      }
-      this.#writing = [];
-      for (const wake of this.#writers.splice(0)) wake();
-      if (failure === undefined) continue;
-      await this.#turnAway(records, failure.error);
-      for (const wake of this.#waiters.splice(0)) wake();
-      break;
+    let well = true;
+    while (well && (await this.#hasMore())) well = await this.#writeQueue();
+    if (well && this.#returning) {
+      this.#returning = false;
+      this.#options.onBack();
     }
     this.#draining = undefined;
-    void this.#options.onWritten();
+    // What came since the last look.
+    if (well && this.#queue.length > 0) this.#writeNow();
+    else void this.#options.onWritten();
+  }
+
+  /** Whether something is to be written: what is in the queue, else what had to wait in memory. */
+  async #hasMore(): Promise<boolean> {
+    if (this.#queue.length > 0 || this.#folder === undefined) return true;
+    const waited = this.#options.hasInMemory() ? await this.#options.takeFromMemory() : [];
+    // What is in the queue by now came later.
+    if (waited.length > 0) this.#queue = [...waited, ...this.#queue];
+    return this.#queue.length > 0;
+  }
+
+  /** Writes the queue, part by part; what could not be written is turned away. */
+  async #writeQueue(): Promise<boolean> {
+    this.#writing = this.#queue;
+    this.#writers = this.#waiters;
+    this.#queue = [];
+    this.#waiters = [];
+    this.#queueBytes = 0;
+    let failure: { error: unknown } | undefined;
+    try {
+      await this.#openFolder();
+      while (this.#writing.length > 0) {
+        const part = firstPart(this.#writing);
+        await this.#write(part);
+        this.#writing = this.#writing.slice(part.length);
+      }
+    } catch (error) {
+      failure = { error };
+    }
+    const unwritten = this.#writing;
+    this.#writing = [];
+    for (const wake of this.#writers.splice(0)) wake();
+    if (failure === undefined) return true;
+    await this.#turnAway(unwritten, failure.error);
+    for (const wake of this.#waiters.splice(0)) wake();
+    return false;
   }
 
   async #write(records: readonly SpooledRecord[]): Promise<void> {
     const folder = await this.#openFolder();
-    if (records.length === 0) return;
     const current = this.#current ?? this.#begin(await Segment.create(this.#newPath()));
     if (this.#options.fsync && current.records === 0) await syncFolder(folder);
     if (this.#options.isOverfull()) await this.#options.onWritten();
@@ -229,8 +262,9 @@ export class DiskWriter {
     const segment = this.#current;
     this.#current = undefined;
     await segment?.seal().catch(() => {});
-    const first = !this.#away;
+    const first = !this.#away && !this.#returning;
     this.#away = true;
+    this.#returning = false;
     const unwritten = [...records, ...this.#queue];
     this.#queue = [];
     this.#queueBytes = 0;
@@ -253,8 +287,8 @@ export class DiskWriter {
       return;
     }
     this.#away = false;
-    for (const record of await this.#options.onBack()) this.#queue.push(record);
-    this.#writeNow();
+    this.#returning = true;
+    this.#draining ??= this.#drain();
   }
 
   /** What `process.exit()` would cut off. The next process adopts it. */
@@ -269,6 +303,18 @@ export class DiskWriter {
       // There is nobody left to tell.
     }
   }
+}
+
+/** As many records as are made ready for the disk without a pause. */
+function firstPart(records: readonly SpooledRecord[]): readonly SpooledRecord[] {
+  let bytes = 0;
+  let count = 0;
+  for (const record of records) {
+    bytes += record.bytes.length;
+    if (count > 0 && (bytes > PART.bytes || count === PART.records)) break;
+    count += 1;
+  }
+  return count === records.length ? records : records.slice(0, count);
 }
 
 /** A new file's name is on the disk only when its folder is. */
