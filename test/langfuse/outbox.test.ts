@@ -270,6 +270,30 @@ describeDatabases("the outbox", (databases) => {
     expect(store.counts.dropped).toBe(0);
   });
 
+  it("a database that is slow for a while: what did not fit into its queue is written in the end", async () => {
+    let release = (): void => {};
+    const held = new Promise<void>((resolve) => (release = resolve));
+    // The real table, whose first statement takes long.
+    let statements = 0;
+    const slow: TraceOutbox = new Proxy(table, {
+      get: (target, key: keyof TraceOutbox) =>
+        key === "add"
+          ? async (...args: Parameters<TraceOutbox["add"]>) => {
+              if ((statements += 1) === 1) await held;
+              await target.add(...args);
+            }
+          : target[key],
+    });
+    const { store, events } = open({ table: slow });
+    for (let index = 0; index < 40; index += 1) store.add(span(newTraceId(), "A", 1_000_000));
+    await until(() => statements === 1);
+    for (let index = 0; index < 20; index += 1) store.add(span(newTraceId(), "B", 1_000_000));
+    release();
+    await until(async () => (await count()) === 60);
+    expect(events).toEqual([]);
+    expect(store.counts.dropped).toBe(0);
+  });
+
   it("a process that was silent for too long lets go of what it held, and begins anew", async () => {
     const { store } = open();
     store.add(span(newTraceId(), "A"));

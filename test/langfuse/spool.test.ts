@@ -378,6 +378,19 @@ describe("a disk that takes nothing", () => {
     expect(store.counts).toMatchObject({ left: count, dropped: 0 });
   });
 
+  test("a disk that cannot keep up: what did not fit into its queue is written in the end", async () => {
+    const { store, events } = open();
+    await store.recorded();
+    // More than may be on its way to the disk, in one go.
+    for (let trace = 0; trace < 45; trace += 1) store.add(span(trace, "A", 1_000_000));
+    await until(async () => {
+      const sizes = await Promise.all((await segments()).map((file) => sizeOf(file)));
+      return sizes.reduce((sum, size) => sum + size, 0) > 45_000_000;
+    });
+    expect(events).toEqual([]);
+    expect(await takeAll(store)).toEqual(Array.from({ length: 45 }, (_, trace) => `${trace}A`));
+  });
+
   test("memory is bounded too: the oldest whole traces go", async () => {
     await writeFile(join(base, "spans"), "a file in the way");
     const { store, events } = open({ limits: { memory: { maxRecords: 20, maxBytes: 10_000 } } });

@@ -78,6 +78,8 @@ export class OutboxStore implements RecordStore {
   /** Rows go to the pool until all of it is taken: what came first goes first. */
   #pooling = false;
   #poolMayHave = true;
+  /** The window has rows that are not written. */
+  #overflown = false;
   #closed = false;
 
   constructor(options: OutboxStoreOptions) {
@@ -104,10 +106,9 @@ export class OutboxStore implements RecordStore {
         if (first) options.onEvent({ kind: "away", error: textOf(error) });
         for (const row of rows) this.#window.add(row);
       },
-      onBack: async () => {
-        options.onEvent({ kind: "back" });
-        return this.#exclusive(async () => this.#takeUnwritten());
-      },
+      hasInMemory: () => this.#overflown,
+      takeFromMemory: () => this.#exclusive(async () => this.#takeUnwritten()),
+      onBack: () => options.onEvent({ kind: "back" }),
     });
   }
 
@@ -143,7 +144,10 @@ export class OutboxStore implements RecordStore {
     if (record.bytes.length > this.#limits.maxRecordBytes)
       this.#drop([row], "they are larger than a record may be");
     else if (this.#writer.takes) this.#writer.add(row);
-    else this.#window.add(row);
+    else {
+      this.#overflown = true;
+      this.#window.add(row);
+    }
   }
 
   settle(root: AttemptRoot, send: boolean): void {
@@ -302,6 +306,7 @@ export class OutboxStore implements RecordStore {
 
   /** Those in memory alone; the others stay in the window. */
   #takeUnwritten(): Row[] {
+    this.#overflown = false;
     const rows = this.#window.takeAll();
     for (const row of rows) if (row.written) this.#window.add(row);
     return rows.filter((row) => !row.written);

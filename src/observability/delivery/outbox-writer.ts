@@ -25,8 +25,12 @@ export interface OutboxWriterOptions {
   onWritten: (rows: readonly Row[], kept: boolean) => void;
   /** The table takes nothing: these were not written. `first` if it did take something before. */
   onAway: (rows: readonly Row[], error: unknown, first: boolean) => void;
-  /** The table takes rows again: gives those that were not written meanwhile. */
-  onBack: () => Promise<readonly Row[]>;
+  /** Whether rows wait in memory for the table. */
+  hasInMemory: () => boolean;
+  /** Gives what had to wait in memory, now that it can be written. */
+  takeFromMemory: () => Promise<readonly Row[]>;
+  /** The table takes rows again. */
+  onBack: () => void;
 }
 
 /** One statement's worth. */
@@ -55,9 +59,9 @@ export class OutboxWriter {
     this.#options = options;
   }
 
-  /** Whether rows can be added. */
+  /** Whether rows can be added. Not before those that had to wait in memory, which came earlier. */
   get takes(): boolean {
-    return !this.#away && this.#queueBytes <= MAX_UNWRITTEN_BYTES;
+    return !this.#away && this.#queueBytes <= MAX_UNWRITTEN_BYTES && !this.#options.hasInMemory();
   }
 
   get unwritten(): number {
@@ -97,6 +101,8 @@ export class OutboxWriter {
     this.#closed = true;
     clearTimeout(this.#retry);
     for (const row of more) this.#queue.push(row);
+    // It may be about to bring more.
+    await this.#draining;
     this.#away = false;
     await this.written();
     await this.#removing;
@@ -110,7 +116,7 @@ export class OutboxWriter {
   }
 
   async #drain(): Promise<void> {
-    while (this.#queue.length > 0 && !this.#away) {
+    while (!this.#away && (await this.#hasMore())) {
       const rows = (this.#writing = this.#next());
       for (const row of rows) row.tried = true;
       const { queue, outbox, keeps } = this.#options;
@@ -128,6 +134,23 @@ export class OutboxWriter {
       this.#wake(rows.length);
     }
     this.#draining = undefined;
+    // What came since the last look.
+    if (!this.#away) this.#writeNow();
+  }
+
+  /** Whether something is to be written: what is in the queue, else what had to wait in memory. */
+  async #hasMore(): Promise<boolean> {
+    if (this.#queue.length === 0 && !this.#closed && this.#options.hasInMemory())
+      await this.#fetch();
+    return this.#queue.length > 0;
+  }
+
+  async #fetch(): Promise<void> {
+    const rows = await this.#options.takeFromMemory();
+    // What is in the queue by now came later.
+    this.#queue = [...rows, ...this.#queue];
+    for (const row of rows) this.#queueBytes += row.bytes.length;
+    for (const waiter of this.#waiters) waiter.left += rows.length;
   }
 
   #next(): Row[] {
@@ -179,10 +202,8 @@ export class OutboxWriter {
       return;
     }
     if (this.#closed) return;
-    for (const row of await this.#options.onBack()) {
-      this.#queue.push(row);
-      this.#queueBytes += row.bytes.length;
-    }
+    this.#options.onBack();
+    await this.#fetch();
     this.#away = false;
     this.#writeNow();
     this.#removing ??= this.#apart(() => this.#removeAll());
