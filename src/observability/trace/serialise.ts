@@ -19,7 +19,7 @@ export const DEFAULT_LIMITS: SerialiseLimits = {
   stringChars: 100_000,
   depth: 24,
   entries: 5_000,
-  work: 30_000,
+  work: 20_000,
 };
 
 /** Turns any value at all into bounded JSON text. One per run: it remembers messages it has already written. */
