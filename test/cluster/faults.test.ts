@@ -86,6 +86,8 @@ describe("a process that dies or freezes", () => {
         assistant_id: "steps",
         input: { trail: [] },
         stream_mode: ["custom", "values"],
+        // A node that has begun has the checkpoint of the one before it behind it.
+        durability: "sync",
       }),
     });
     const [, runId = ""] = /runs\/(.*)$/.exec(response.headers.get("Content-Location")!)!;
