@@ -211,11 +211,11 @@ describeDatabases("crons", (databases) => {
     it("are refused where their assistant or thread does not exist, or a patch does not fit", async () => {
       const payload = { schedule: NEW_YEAR };
       for (const refused of [
-        client.crons.create(FOREIGN_ID, payload),
-        client.crons.create("unknown", payload),
-        client.crons.createForThread(FOREIGN_ID, "five", payload),
+        () => client.crons.create(FOREIGN_ID, payload),
+        () => client.crons.create("unknown", payload),
+        () => client.crons.createForThread(FOREIGN_ID, "five", payload),
       ]) {
-        await expect(refused).rejects.toMatchObject({ status: 404 });
+        await expect(refused()).rejects.toMatchObject({ status: 404 });
       }
       const { thread_id } = await client.threads.create();
       const onThread = await client.crons.createForThread(thread_id, "five", payload);
