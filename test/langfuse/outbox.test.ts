@@ -270,6 +270,36 @@ describeDatabases("the outbox", (databases) => {
     expect(store.counts.dropped).toBe(0);
   });
 
+  it.each([0, 1, 2, 3, 4, 5, 6])(
+    "what is added %i moments after the database is back is written, and all that follows",
+    async (moments) => {
+      let away = true;
+      const down: TraceOutbox = new Proxy(table, {
+        get: (target, key: keyof TraceOutbox) =>
+          away ? () => Promise.reject(new Error("connection refused")) : target[key],
+      });
+      const { store, events } = open({ table: down });
+      store.add(span(newTraceId(), "a"));
+      await until(() => events.length > 0);
+      // Nothing waits when it is back.
+      expect(await takeAll(store)).toEqual(["a"]);
+      const { push } = events;
+      events.push = (...told) => {
+        const addLater = async (): Promise<void> => {
+          for (let moment = 0; moment < moments; moment += 1) await Promise.resolve();
+          store.add(span(newTraceId(), "b"));
+        };
+        void addLater();
+        return push.apply(events, told);
+      };
+      away = false;
+      await until(() => events.some(({ kind }) => kind === "back"));
+      await until(async () => (await count()) === 1);
+      store.add(span(newTraceId(), "c"));
+      await until(async () => (await count()) === 2);
+    },
+  );
+
   it("a database that is slow for a while: what did not fit into its queue is written in the end", async () => {
     let release = (): void => {};
     const held = new Promise<void>((resolve) => (release = resolve));

@@ -286,6 +286,7 @@ export class DiskWriter {
       await this.#turnAway([], error);
       return;
     }
+    if (this.#closed) return;
     this.#away = false;
     this.#returning = true;
     this.#draining ??= this.#drain();

@@ -205,7 +205,8 @@ export class OutboxWriter {
     this.#options.onBack();
     await this.#fetch();
     this.#away = false;
-    this.#writeNow();
+    // Also where nothing came: what was added in this very moment waits in memory, and all else behind it.
+    this.#draining ??= this.#apart(() => this.#drain());
     this.#removing ??= this.#apart(() => this.#removeAll());
   }
 
