@@ -86,23 +86,27 @@ async function flush(config: Config, spool: TraceSpool, timeoutMs: number): Prom
     }
     // What processes that are gone left is taken over in the background, and then sent.
     while (Date.now() < deadline) {
-      await delay(LOOK_EVERY_MS);
+      await delay(Math.min(LOOK_EVERY_MS, deadline - Date.now()));
       const empty = await observer.flush(Math.min(1_000, deadline - Date.now()));
       if (empty && (await spool.left()) === 0) break;
     }
     const statuses = observer.status();
-    const left = sum(
+    const taken = sum(
       statuses,
       ({ spans, delivery }) => spans.pending + (delivery?.scores?.pending ?? 0),
     );
     const sent = sum(statuses, ({ spans, delivery }) => spans.sent + (delivery?.scores?.sent ?? 0));
+    // What was not taken over in time is known to the spool alone.
+    const unsent = await spool.left();
+    const left = Math.max(taken, unsent);
     print(`${sent} sent, ${left} left.`);
     for (const { name, last_error: error } of statuses)
       if (error !== undefined) print(`  ${name}: ${error}`);
-    const unsent = await spool.left();
-    const problem = spool.problem();
-    if (unsent > 0 && problem !== undefined) print(`  ${problem}`);
-    return left === 0 && unsent === 0 ? 0 : 1;
+    if (unsent > taken) {
+      const late = `The time was over before ${unsent - taken} of them were taken over: --timeout takes more seconds.`;
+      print(`  ${spool.problem() ?? late}`);
+    }
+    return left === 0 ? 0 : 1;
   } finally {
     await observer.shutdown(0);
   }

@@ -1,7 +1,6 @@
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { runCli } from "../fixtures/cli.ts";
 import { until, type ChildServer } from "../support/child-server.ts";
 import {
   openLangfuseReceiver,
@@ -50,22 +49,6 @@ function runMany(count: number): Promise<string[]> {
 async function tracing(): Promise<Tracing> {
   const info = (await (await fetch(`${server.url}/info`)).json()) as { tracing: Tracing[] };
   return info.tracing[0]!;
-}
-
-/** `aegra traces` in the project. */
-async function aegra(...args: string[]): Promise<{ code: number; output: string }> {
-  const cli = runCli(["traces", ...args], {
-    cwd: project.folder,
-    env: {
-      AEGRA_DATA_DIR: join(project.folder, ".aegra"),
-      LANGFUSE_LOGGING: "true",
-      LANGFUSE_PUBLIC_KEY: receiver.publicKey,
-      LANGFUSE_SECRET_KEY: receiver.secretKey,
-      LANGFUSE_HOST: receiver.url,
-      LOG_FORMAT: "json",
-    },
-  });
-  return { code: await cli.exited, output: cli.output() };
 }
 
 /** Everything arrived, nothing twice in two ways, nothing is left. */
@@ -169,14 +152,16 @@ test("a span Langfuse will not take goes to a file, with the answer, and no othe
   const folder = join(project.folder, ".aegra", "traces", "langfuse", "spans-dead-letters");
   expect(await readdir(folder)).toHaveLength(3);
 
-  const listed = await aegra("dead-letters");
+  const listed = await project.traces("dead-letters");
   expect(listed.code).toBe(0);
   for (const traceId of traceIds) expect(listed.output).toContain(traceId);
   expect(listed.output).toContain("HTTP 400");
   receiver.behave({ kind: "accept" });
-  expect((await aegra("replay")).output).toContain("3 dead letters are in the spool again");
+  expect((await project.traces("replay")).output).toContain(
+    "3 dead letters are in the spool again",
+  );
   expect(await readdir(folder)).toEqual([]);
-  expect(await aegra("flush")).toMatchObject({ code: 0 });
+  expect(await project.traces("flush")).toMatchObject({ code: 0 });
   // For this process they were given up.
   await expectWhole(traceIds, 3);
 });
@@ -192,23 +177,23 @@ test("one line in the log for each change, not for each batch", () => {
 });
 
 test("the command line tells what waits, and sends it where no server does", async () => {
-  expect((await aegra("status")).output).toContain(`of process ${server.process.pid}`);
+  expect((await project.traces("status")).output).toContain(`of process ${server.process.pid}`);
   receiver.behave({ kind: "status", status: 503 });
   const traceIds = await runMany(3);
   await server.kill();
-  expect((await aegra("status")).output).toMatch(/12 wait .* of a process that is gone/su);
-  expect(await aegra("flush", "--timeout", "2")).toMatchObject({
+  expect((await project.traces("status")).output).toMatch(/12 wait .* of a process that is gone/su);
+  expect(await project.traces("flush", "--timeout", "2")).toMatchObject({
     code: 1,
     output: expect.stringContaining("0 sent, 12 left") as string,
   });
   receiver.behave({ kind: "accept" });
-  expect(await aegra("flush")).toMatchObject({
+  expect(await project.traces("flush")).toMatchObject({
     code: 0,
     output: expect.stringContaining("12 sent, 0 left") as string,
   });
   expect(missing(receiver.spans, traceIds)).toEqual([]);
-  expect((await aegra("status")).output).toContain("nothing waits");
-  expect(await aegra("dead-letters", "--json")).toMatchObject({ code: 0, output: "[]\n" });
+  expect((await project.traces("status")).output).toContain("nothing waits");
+  expect(await project.traces("dead-letters", "--json")).toMatchObject({ code: 0, output: "[]\n" });
   server = await project.start();
 });
 

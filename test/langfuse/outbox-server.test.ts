@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runCli } from "../fixtures/cli.ts";
 import { until, type ChildServer } from "../support/child-server.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { openLangfuseReceiver, type LangfuseReceiver } from "../support/langfuse-receiver.ts";
@@ -54,21 +53,6 @@ describe("traces in the database", () => {
     return { langfuse: find("langfuse"), otlp: find("otlp") };
   }
 
-  async function aegra(...args: string[]): Promise<{ code: number; output: string }> {
-    const cli = runCli(["traces", ...args], {
-      cwd: project.folder,
-      env: {
-        ...env,
-        LANGFUSE_LOGGING: "true",
-        LANGFUSE_PUBLIC_KEY: receiver.publicKey,
-        LANGFUSE_SECRET_KEY: receiver.secretKey,
-        LANGFUSE_HOST: receiver.url,
-        LOG_FORMAT: "json",
-      },
-    });
-    return { code: await cli.exited, output: cli.output() };
-  }
-
   const runMany = (count: number): Promise<string[]> =>
     Promise.all(Array.from({ length: count }, () => runOnce(server, "quick")));
 
@@ -90,7 +74,7 @@ describe("traces in the database", () => {
       spans: { sent: 0, pending: 20, dropped: 0 },
       delivery: { spool: "database" },
     });
-    const { output } = await aegra("status");
+    const { output } = await project.traces("status");
     expect(output).toMatch(/otlp spans: 20 wait/u);
     expect(output).toContain("20 in the hands of processes that live");
     expect(output).not.toContain("langfuse spans");
@@ -116,7 +100,7 @@ describe("traces in the database", () => {
       body: JSON.stringify({ key: "helpful", score: true }),
     });
     expect(response.ok).toBe(true);
-    expect((await aegra("status")).output).toMatch(/langfuse scores: 1 wait/u);
+    expect((await project.traces("status")).output).toMatch(/langfuse scores: 1 wait/u);
     receiver.behave({ kind: "accept" }, "/api/public/scores");
     await until(async () => (receiver.scores.length === 1 ? true : undefined), "the score");
   });
@@ -128,7 +112,7 @@ describe("traces in the database", () => {
       async () => ((await targets()).langfuse.delivery.dead_lettered === 3 ? true : undefined),
       "three dead letters",
     );
-    const letters = await aegra("dead-letters", "--json");
+    const letters = await project.traces("dead-letters", "--json");
     expect(JSON.parse(letters.output)).toMatchObject(
       traceIds.map(() => ({
         target: "langfuse",
@@ -137,9 +121,11 @@ describe("traces in the database", () => {
       })),
     );
     receiver.behave({ kind: "accept" });
-    expect((await aegra("replay")).output).toContain("3 dead letters are in the spool again");
+    expect((await project.traces("replay")).output).toContain(
+      "3 dead letters are in the spool again",
+    );
     await whole(traceIds);
-    expect((await aegra("dead-letters")).output).toContain("There are no dead letters");
+    expect((await project.traces("dead-letters")).output).toContain("There are no dead letters");
   });
 
   it("what a killed process left is sent by the command line where no server does", async () => {
@@ -147,11 +133,11 @@ describe("traces in the database", () => {
     const traceIds = await runMany(3);
     await server.kill();
     receiver.behave({ kind: "accept" });
-    const flushed = await aegra("flush");
+    const flushed = await project.traces("flush");
     expect(flushed).toMatchObject({ code: 0 });
     // The other target had perhaps not got its own yet.
     expect(flushed.output).toMatch(/(12|24) sent, 0 left/u);
     expect(missing(receiver.spans, traceIds)).toEqual([]);
-    expect((await aegra("status")).output).toContain("nothing waits");
+    expect((await project.traces("status")).output).toContain("nothing waits");
   });
 });

@@ -4,7 +4,6 @@ import { afterEach, expect, test } from "vitest";
 import { createDiskStore } from "../../src/observability/delivery/disk-store.ts";
 import { createSpanEncoder } from "../../src/observability/otlp-protobuf.ts";
 import { openDatabase } from "../../src/storage/open.ts";
-import { runCli } from "../fixtures/cli.ts";
 import { openLangfuseReceiver } from "../support/langfuse-receiver.ts";
 import { createTracedProject } from "../support/traced-project.ts";
 
@@ -64,31 +63,22 @@ test("aegra traces flush sends a root only if the run ended with its attempt", a
   await left.recorded();
   await left.close();
 
-  const flush = async (...args: string[]) => {
-    const cli = runCli(["traces", "flush", ...args], {
-      cwd: project.folder,
-      env: {
-        AEGRA_DATA_DIR: dataDir,
-        LANGFUSE_LOGGING: "true",
-        LANGFUSE_PUBLIC_KEY: receiver.publicKey,
-        LANGFUSE_SECRET_KEY: receiver.secretKey,
-        LANGFUSE_HOST: receiver.url,
-        LOG_FORMAT: "json",
-      },
-    });
-    return { code: await cli.exited, output: cli.output() };
-  };
-
   // While somebody else has the database, nothing is decided.
   const database = await openDatabase({ dataDir });
   await database.query("UPDATE runs SET attempt = 2 WHERE run_id = $1", [superseded]);
-  const undecided = await flush("--timeout", "2");
+  const undecided = await project.traces("flush", "--timeout", "2");
   await database.close();
   expect(undecided.output).toContain("The runs cannot be asked which of their attempts counts");
   expect(undecided.code).toBe(1);
   expect(receiver.spans).toEqual([]);
 
-  const decided = await flush();
+  // Nothing is taken over in this moment.
+  const hurried = await project.traces("flush", "--timeout", "0.001");
+  expect(hurried.output).toContain("0 sent, 2 left");
+  expect(hurried.output).toContain("--timeout takes more seconds");
+  expect(hurried.code).toBe(1);
+
+  const decided = await project.traces("flush");
   expect(decided.output).toContain("1 sent, 0 left");
   expect(decided.code).toBe(0);
   expect(receiver.spans.map(({ traceId, name }) => [traceId, name])).toEqual([

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { runCli } from "../fixtures/cli.ts";
 import { createProject, startChild, type ChildServer } from "./child-server.ts";
 import type { LangfuseReceiver, ReceivedSpan } from "./langfuse-receiver.ts";
 
@@ -42,6 +43,8 @@ export interface TracedProject {
   folder: string;
   /** Starts `aegra start`; variables outrank those of the project. */
   start(env?: Record<string, string | undefined>): Promise<ChildServer>;
+  /** Runs `aegra traces` with these arguments, and gives what it printed when it has ended. */
+  traces(...args: string[]): Promise<{ code: number; output: string }>;
   remove(): Promise<void>;
 }
 
@@ -63,20 +66,30 @@ export async function createTracedProject(
       ...settings,
     }),
   });
+  const ownEnv = {
+    AEGRA_DATA_DIR: join(project.folder, ".aegra"),
+    LANGFUSE_LOGGING: "true",
+    LANGFUSE_PUBLIC_KEY: receiver.publicKey,
+    LANGFUSE_SECRET_KEY: receiver.secretKey,
+    LANGFUSE_HOST: receiver.url,
+  };
   return {
     ...project,
     start: (overrides = {}) =>
       startChild(project.folder, {
-        AEGRA_DATA_DIR: join(project.folder, ".aegra"),
-        LANGFUSE_LOGGING: "true",
-        LANGFUSE_PUBLIC_KEY: receiver.publicKey,
-        LANGFUSE_SECRET_KEY: receiver.secretKey,
-        LANGFUSE_HOST: receiver.url,
+        ...ownEnv,
         LANGFUSE_TIMEOUT: "0.5",
         LANGFUSE_FLUSH_INTERVAL: "0.05",
         ...env,
         ...overrides,
       }),
+    async traces(...args) {
+      const cli = runCli(["traces", ...args], {
+        cwd: project.folder,
+        env: { ...ownEnv, LOG_FORMAT: "json", ...env },
+      });
+      return { code: await cli.exited, output: cli.output() };
+    },
   };
 }
 
