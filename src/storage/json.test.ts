@@ -58,6 +58,15 @@ test("flattens LangChain messages wherever they are", () => {
   expect(JSON.stringify(value)).not.toContain('"lc"');
 });
 
+test("a message made of content blocks has its content too", () => {
+  const blocks = [{ type: "text" as const, text: "hello" }];
+  expect(roundTrip(new AIMessage({ contentBlocks: blocks, id: "1" }))).toMatchObject({
+    type: "ai",
+    id: "1",
+    content: blocks,
+  });
+});
+
 test("writes BigInt, Map, Set, Error and bytes so that they can be read", () => {
   const cause = new TypeError("no such thing");
   expect(

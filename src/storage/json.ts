@@ -1,4 +1,5 @@
 import { ServerError } from "../errors.ts";
+import { flattenMessage } from "./message-json.ts";
 
 /** PostgreSQL's own recursion, and JavaScript's, end somewhere above this. */
 const MAX_DEPTH = 1_000;
@@ -64,6 +65,8 @@ function toPlainArray(array: unknown[], ancestors: object[]): unknown[] {
 function toPlainObject(object: object, ancestors: object[]): unknown {
   const prototype: unknown = Object.getPrototypeOf(object);
   if (prototype !== Object.prototype && prototype !== null) {
+    const message = flattenMessage(object);
+    if (message !== undefined) return message;
     const converted = convert(object);
     if (converted !== object) return toPlain(converted, ancestors);
   } else if ("toDict" in object || "toJSON" in object) {
@@ -102,10 +105,15 @@ function convert(object: object): unknown {
 }
 
 /** `toDict` is what LangChain's messages have; `toJSON` is JavaScript's convention, dates included. */
-function callConversion(object: { toDict?: unknown; toJSON?: unknown }): unknown {
+function callConversion(object: {
+  toDict?: unknown;
+  toJSON?: unknown;
+  content?: unknown;
+}): unknown {
   if (typeof object.toDict === "function") {
     const dict = (object as { toDict: () => unknown }).toDict();
-    if (isMessageDict(dict)) return { ...dict.data, type: dict.type };
+    // A message that was made of content blocks has its content nowhere else, and clients read nothing else.
+    if (isMessageDict(dict)) return { content: object.content, ...dict.data, type: dict.type };
   }
   if (object instanceof Date) return Number.isNaN(object.getTime()) ? null : object.toISOString();
   if (typeof object.toJSON === "function") return (object as { toJSON: () => unknown }).toJSON();
