@@ -5,8 +5,9 @@ import type { GraphRegistry } from "../graphs/registry.ts";
 import type { RunObservation } from "../observability/observer.ts";
 import type { RunCheckpointSaver } from "../storage/checkpoints.ts";
 import type { RunRecord } from "../storage/runs.ts";
+import { RunCallbacks } from "./run-callbacks.ts";
 import { defined, toConfigurable, toGraphInput, toRunMetadata } from "./run-config.ts";
-import { streamGraph, type GraphCall } from "./graph-stream.ts";
+import { needsHandlers, streamGraph, type GraphCall } from "./graph-stream.ts";
 import type { StreamPart } from "./stream-modes.ts";
 import { pendingInterrupts } from "./thread-state.ts";
 
@@ -129,7 +130,8 @@ function toGraphConfig(options: ExecuteOptions): Record<string, unknown> {
     interruptAfter: run.kwargs.interrupt_after,
     durability: run.temporary ? undefined : run.kwargs.durability,
     // Without a handler LangChain makes no callback managers at all, which is a fifth of a short run's time.
-    callbacks: callbacks.length > 0 ? callbacks : undefined,
+    callbacks:
+      callbacks.length > 0 || needsHandlers(run.kwargs) ? RunCallbacks.of(callbacks) : undefined,
     signal: options.signal,
   });
 }

@@ -39,6 +39,12 @@ export function streamGraph(call: GraphCall): AsyncGenerator<GraphStep, void, vo
   return needsEvents(kwargs.stream_mode) ? eventSteps(call) : modeSteps(call);
 }
 
+/** Whether LangGraph listens to LangChain's callbacks itself to make this stream. */
+export function needsHandlers({ protocol, stream_mode: modes }: RunKwargs): boolean {
+  const heard = modes.includes("messages-tuple") || modes.includes("tools");
+  return protocol === "v2" || heard || needsEvents(modes);
+}
+
 async function* modeSteps(call: GraphCall): AsyncGenerator<GraphStep, void, void> {
   const { subgraphs } = call.run.kwargs;
   const stream = await call.graph.stream(call.input, withModes(call));
