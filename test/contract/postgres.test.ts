@@ -56,20 +56,37 @@ describe("openPostgres", () => {
     await database.query("CREATE TABLE seats (id integer PRIMARY KEY, taken integer DEFAULT 0)");
     await database.query("INSERT INTO seats (id) VALUES (1), (2)");
     const take = (id: number) => `UPDATE seats SET taken = taken + 1 WHERE id = ${id}`;
-    const other = new Client({ connectionString: databaseUrl });
-    await other.connect();
-    await other.query("BEGIN");
-    await other.query(take(1));
-    // Waits first, so it is the one that finds the deadlock and has to give way.
-    const both = database.query(`WITH first AS (${take(2)} RETURNING id)
-      UPDATE seats s SET taken = taken + 1 FROM first WHERE s.id = 1`);
-    await vi.waitFor(async () => {
-      const { rows } = await other.query("SELECT 1 FROM pg_locks WHERE NOT granted");
-      expect(rows).not.toEqual([]);
-    });
-    await other.query(take(2));
-    await other.query("COMMIT");
-    await other.end();
+    const [gate, other] = await Promise.all(
+      [1, 2].map(async () => {
+        const client = new Client({ connectionString: databaseUrl });
+        await client.connect();
+        databases.defer(() => client.end());
+        return client;
+      }),
+    );
+    const waiting = (count: number) =>
+      vi.waitFor(async () => {
+        const { rows } = await gate!.query(
+          "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        );
+        expect(rows).toHaveLength(count);
+      }, 10_000);
+    await gate!.query("SELECT pg_advisory_lock(7)");
+    await other!.query("SET deadlock_timeout = '60s'");
+    await other!.query("BEGIN");
+    await other!.query(take(1));
+    // It has the second seat and is kept at the gate until the other waits for that seat: whoever closes the circle
+    // finds it, and has to give way.
+    const both = database.query(`
+      WITH first AS (${take(2)} RETURNING id),
+        gate AS MATERIALIZED (SELECT pg_advisory_xact_lock(7) FROM first)
+      UPDATE seats s SET taken = taken + 1 FROM gate WHERE s.id = 1`);
+    await waiting(1);
+    const second = other!.query(take(2));
+    await waiting(2);
+    await gate!.query("SELECT pg_advisory_unlock(7)");
+    await second;
+    await other!.query("COMMIT");
     expect(await both).toMatchObject({ rowCount: 1 });
     const { rows } = await database.query("SELECT id, taken FROM seats ORDER BY id");
     expect(rows).toEqual([
