@@ -3,16 +3,16 @@ import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
 import type { Observer, RunObservation } from "../observability/observer.ts";
-import type { Lease, RunQueue, RunResult } from "../storage/run-queue.ts";
+import type { Lease, RunQueue } from "../storage/run-queue.ts";
+import { encodeResult, type EncodedResult, type RunResult } from "../storage/run-result.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
-import { toPublicError } from "./errors.ts";
 import type { EventLog, EventWriter } from "./event-log.ts";
 import { RunTimeout, executeRun, type Execution, type Stop } from "./execute.ts";
 import type { Feedback } from "./feedback.ts";
 import { toObservedRun } from "./observed-run.ts";
 import type { RunCheckpoints, RunStart } from "./run-checkpoints.ts";
 import { MAX_LOSSES } from "./run-status.ts";
-import { settle } from "./settle.ts";
+import { settle, toFailure, toStorable } from "./settle.ts";
 import type { StreamPart } from "./stream-modes.ts";
 
 /** How often the result of a run is offered to a database that does not answer. */
@@ -153,23 +153,25 @@ export class Attempt {
       this.stop("unavailable");
     }
     const stop = this.#stop;
-    const { result, outcome } = settle(execution, stop);
+    const { result, outcome } = toStorable(settle(execution, stop));
     observation.end(outcome);
     const recorded = observation.recorded?.();
     if (!result) {
       if (stop?.kind === "shutdown" || stop?.kind === "unavailable") await this.#release();
       return undefined;
     }
-    if (stop?.kind === "rollback" && checkpoints)
-      Object.assign(result, await checkpoints.rollback());
-    this.#addFeedback(result, observation);
-    if (result.error) {
-      this.#append({ event: "error", data: result.error });
-      log.debug({ err: execution.error }, "run failed");
+    const final =
+      stop?.kind === "rollback" && checkpoints
+        ? encodeResult({ ...result.plain, ...(await checkpoints.rollback()) })
+        : result;
+    this.#addFeedback(final.plain, observation);
+    if (final.plain.error) {
+      this.#append({ event: "error", data: final.plain.error });
+      log.debug({ err: outcome.error }, "run failed");
     }
     // Before anybody is told that the run is over: its trace outlives this process as the run does.
     await recorded;
-    const written = await this.#finish(result);
+    const written = await this.#finish(final);
     if (written && stop?.kind === "rollback") await this.#options.runs.delete(lease.run_id);
     return written;
   }
@@ -237,7 +239,7 @@ export class Attempt {
    * then. Gives what was written, which is an error if the result has no form that can be stored; `undefined` if
    * the lease is lost.
    */
-  async #finish(result: RunResult): Promise<RunResult | undefined> {
+  async #finish(result: EncodedResult): Promise<RunResult | undefined> {
     const { lease, run } = this.#start;
     const { webhook } = run.kwargs;
     for (let tries = 1; ; tries += 1) {
@@ -253,11 +255,11 @@ export class Attempt {
         }
         this.followed = done === "followed";
         if (webhook !== undefined) this.#options.webhookWaits();
-        return done === "lost" ? undefined : result;
+        return done === "lost" ? undefined : result.plain;
       } catch (error) {
         if (error instanceof ServerError) {
           const failure = toFailure(error);
-          if (!result.error) this.#append({ event: "error", data: failure.error });
+          if (!result.plain.error) this.#append({ event: "error", data: failure.plain.error });
           return this.#finish(failure);
         }
         if (tries === FINISH_TRIES) throw error;
@@ -292,17 +294,6 @@ export class Attempt {
 /** Whether an execution failed for want of the server's own database, which is no fault of the run. */
 function isUnavailable(error: unknown): boolean {
   return error instanceof ServerError && error.code === "unavailable";
-}
-
-function toFailure(error: ServerError): RunResult {
-  return {
-    status: "error",
-    interrupted: false,
-    output: undefined,
-    error: toPublicError(error),
-    values: undefined,
-    interrupts: {},
-  };
 }
 
 function tooManyAttempts(run: RunRecord): string {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { ServerError } from "../errors.ts";
 import { RunTimeout, type Execution, type Stop } from "./execute.ts";
-import { settle } from "./settle.ts";
+import { settle, toStorable } from "./settle.ts";
 
 const values = { trail: ["one"] };
 const done: Execution = { values, interrupt: undefined, error: undefined };
@@ -134,5 +134,35 @@ describe("settling a run", () => {
         expect(outcome.status).toBe("lost");
       }
     }
+  });
+});
+
+describe("a settlement that is stored", () => {
+  it("is the same, as JSON", () => {
+    const settlement = settle(asked, undefined);
+    const { result, outcome } = toStorable(settlement);
+    expect(outcome).toBe(settlement.outcome);
+    expect(result?.plain).toBe(settlement.result);
+    expect(JSON.parse(result?.output ?? "")).toEqual(settlement.result?.output);
+    expect(JSON.parse(result?.values ?? "")).toEqual(values);
+    expect(result).toMatchObject({ error: null, resting: "interrupted" });
+    expect(toStorable(settle(done, stop("lost"))).result).toBeUndefined();
+  });
+
+  it("is an error, in the trace too, where its state has no form that is stored", () => {
+    const state = {
+      toJSON: () => {
+        throw new TypeError("not mine to give");
+      },
+    };
+    const { result, outcome } = toStorable(settle({ ...done, values: { state } }, undefined));
+    const message = "The graph's state cannot be stored: not mine to give";
+    expect(result).toMatchObject({
+      plain: { status: "error", error: { message } },
+      output: null,
+      values: null,
+      resting: "error",
+    });
+    expect(outcome).toMatchObject({ status: "error", error: { message } });
   });
 });

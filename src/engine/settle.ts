@@ -1,5 +1,6 @@
 import type { RunOutcome } from "../observability/observer.ts";
-import type { RunResult } from "../storage/run-queue.ts";
+import { encodeResult, type EncodedResult, type RunResult } from "../storage/run-result.ts";
+import { ServerError } from "../errors.ts";
 import { toPublicError } from "./errors.ts";
 import type { Execution, Stop } from "./execute.ts";
 
@@ -7,6 +8,12 @@ import type { Execution, Stop } from "./execute.ts";
 export interface Settlement {
   /** `undefined` where nothing may be written: the run belongs to another worker, or goes back to the queue. */
   result: RunResult | undefined;
+  outcome: RunOutcome;
+}
+
+/** The same, with its result in the form that is stored. */
+export interface StorableSettlement {
+  result: EncodedResult | undefined;
   outcome: RunOutcome;
 }
 
@@ -74,4 +81,33 @@ export function settle(execution: Execution, stop: Stop | undefined): Settlement
     result: { ...untouched, status: "success", output: values, values },
     outcome: { status: "success", output: values },
   };
+}
+
+/**
+ * What is stored of a settlement. A result that has no such form is an error of the run, and its trace says so: it ends
+ * before the result is written.
+ */
+export function toStorable({ result, outcome }: Settlement): StorableSettlement {
+  if (result === undefined) return { result, outcome };
+  try {
+    return { result: encodeResult(result), outcome };
+  } catch (error) {
+    if (!(error instanceof ServerError)) throw error;
+    return {
+      result: toFailure(error),
+      outcome: { status: "error", output: outcome.output, error },
+    };
+  }
+}
+
+/** The result of a run whose own result cannot be stored. */
+export function toFailure(error: ServerError): EncodedResult {
+  return encodeResult({
+    status: "error",
+    interrupted: false,
+    output: undefined,
+    error: toPublicError(error),
+    values: undefined,
+    interrupts: {},
+  });
 }

@@ -1,27 +1,14 @@
 import type { CancelAction, RunStatus } from "../protocol/runs.ts";
-import { ServerError } from "../errors.ts";
 import type { Database, Queryable } from "./database.ts";
-import { toJson } from "./json.ts";
 import { CLAIM, NEXT_PLACE } from "./run-claim.ts";
-import { RUN_COLUMNS, type RunError, type RunRecord } from "./runs.ts";
+import { unstorable, type EncodedResult } from "./run-result.ts";
+import { RUN_COLUMNS, type RunRecord } from "./runs.ts";
 
 /** The lease under which a worker executes a run; every write of a result proves it. */
 export interface Lease {
   run_id: string;
   worker_id: string;
   attempt: number;
-}
-
-export interface RunResult {
-  status: Extract<RunStatus, "success" | "error" | "timeout" | "interrupted">;
-  interrupted: boolean;
-  output: unknown;
-  error: RunError | undefined;
-  /** The thread's new state; `undefined` leaves the one it has. */
-  values: unknown;
-  interrupts: Record<string, unknown[]>;
-  /** What the thread is when the run is over, where the run's own end does not say it. */
-  resting?: "interrupted" | "idle";
 }
 
 /** The most runs that may run at the same time, in all processes together; `undefined` is no limit. */
@@ -70,7 +57,7 @@ export interface RunQueue {
    */
   finish(
     lease: Lease,
-    result: RunResult,
+    result: EncodedResult,
     options: { logged: boolean; webhook?: string | undefined },
   ): Promise<"finished" | "followed" | "lost" | "unlogged">;
   /**
@@ -82,38 +69,6 @@ export interface RunQueue {
     action: CancelAction,
     reason: string | undefined,
   ): Promise<"ended" | "asked" | undefined>;
-}
-
-function restingStatus(result: RunResult): "error" | "interrupted" | "idle" {
-  if (result.resting) return result.resting;
-  if (result.error !== undefined) return "error";
-  return result.interrupted ? "interrupted" : "idle";
-}
-
-function toFinishParams(lease: Lease, result: RunResult): unknown[] {
-  try {
-    return [
-      lease.run_id,
-      lease.worker_id,
-      lease.attempt,
-      result.status,
-      result.interrupted,
-      result.output === undefined ? null : toJson(result.output),
-      result.error === undefined ? null : toJson(result.error),
-      result.values === undefined ? null : toJson(result.values),
-      toJson(result.interrupts),
-      restingStatus(result),
-    ];
-  } catch (cause) {
-    throw unstorable(cause);
-  }
-}
-
-function unstorable(cause: unknown): ServerError {
-  const reason = cause instanceof Error ? cause.message : "it has no JSON";
-  return new ServerError("invalid_request", `The graph's state cannot be stored: ${reason}`, {
-    cause,
-  });
 }
 
 /** Another statement took the same place in a thread's stream, or waited for this one while this one waited for it. */
@@ -214,7 +169,19 @@ export function createRunQueue(database: Pick<Database, "query" | "transaction">
     },
 
     async finish(lease, result, { logged, webhook }) {
-      const params = [...toFinishParams(lease, result), logged];
+      const params = [
+        lease.run_id,
+        lease.worker_id,
+        lease.attempt,
+        result.plain.status,
+        result.plain.interrupted,
+        result.output,
+        result.error,
+        result.values,
+        result.interrupts,
+        result.resting,
+        logged,
+      ];
       const finishing =
         webhook === undefined
           ? database.query<{ followers: number }>(FINISH, params)

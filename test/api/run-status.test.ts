@@ -3,7 +3,8 @@ import { expect, it } from "vitest";
 import { TRANSITIONS, isTerminal } from "../../src/engine/run-status.ts";
 import { RunStatus } from "../../src/protocol/runs.ts";
 import type { Database } from "../../src/storage/database.ts";
-import { createRunQueue, type Lease, type RunResult } from "../../src/storage/run-queue.ts";
+import { createRunQueue, type Lease } from "../../src/storage/run-queue.ts";
+import { encodeResult, type EncodedResult, type RunResult } from "../../src/storage/run-result.ts";
 import { createRunRepository } from "../../src/storage/runs.ts";
 import { describeDatabases } from "../support/databases.ts";
 
@@ -49,14 +50,15 @@ describeDatabases("the statements that change a run's status", (databases) => {
     const database = await databases.open();
     const runs = createRunRepository(database);
     const queue = createRunQueue(database);
-    const result = (status: RunResult["status"]): RunResult => ({
-      status,
-      interrupted: false,
-      output: {},
-      error: status === "error" ? { error: "Error", message: "x" } : undefined,
-      values: {},
-      interrupts: {},
-    });
+    const result = (status: RunResult["status"]): EncodedResult =>
+      encodeResult({
+        status,
+        interrupted: false,
+        output: {},
+        error: status === "error" ? { error: "Error", message: "x" } : undefined,
+        values: {},
+        interrupts: {},
+      });
     const statements: Record<string, (lease: Lease) => Promise<unknown>> = {
       claim: () => queue.claim({ workerId: randomUUID(), leaseMs: 1_000, limit: 10 }),
       recover: () => queue.recover({ held: [], everything: false }),
@@ -111,14 +113,14 @@ describeDatabases("the statements that change a run's status", (databases) => {
     const runs = createRunRepository(database);
     const queue = createRunQueue(database);
     const lease = await putRun(database, "running");
-    const success: RunResult = {
+    const success = encodeResult({
       status: "success",
       interrupted: false,
       output: {},
       error: undefined,
       values: {},
       interrupts: {},
-    };
+    });
     for (const wrong of [
       { ...lease, worker_id: randomUUID() },
       { ...lease, attempt: 2 },

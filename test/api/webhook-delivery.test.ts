@@ -6,6 +6,7 @@ import type { WebhookDelivery } from "../../src/protocol/webhooks.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { toJson } from "../../src/storage/json.ts";
 import { createRunQueue } from "../../src/storage/run-queue.ts";
+import { encodeResult } from "../../src/storage/run-result.ts";
 import { createRunRepository } from "../../src/storage/runs.ts";
 import { createWebhookRepository, type WebhookRepository } from "../../src/storage/webhooks.ts";
 import { describeDatabases } from "../support/databases.ts";
@@ -92,14 +93,14 @@ describeDatabases("delivering webhooks", (databases) => {
     });
     await createRunQueue(database).finish(
       { run_id: runId, worker_id: workerId, attempt: 1 },
-      {
+      encodeResult({
         status: "success",
         interrupted: false,
         output: { answer: 42 },
         error: undefined,
         values: undefined,
         interrupts: {},
-      },
+      }),
       { logged: false, webhook: url },
     );
     return runId;

@@ -5,6 +5,7 @@ import { afterAll, expect, it } from "vitest";
 import { describeDatabases } from "../support/databases.ts";
 import {
   approval,
+  bottomless,
   chat,
   createGate,
   failing,
@@ -67,7 +68,7 @@ describeDatabases("tracing through the server", (databases) => {
     );
     const { url, server } = await startServer(
       databases,
-      registryOf({ five, chat, approval, failing, nested, gate: gate.graph }),
+      registryOf({ five, chat, approval, failing, nested, bottomless, gate: gate.graph }),
       {
         config: {
           auth: { module: { path: file, exportName: "auth" }, disable_studio_auth: true },
@@ -204,6 +205,18 @@ describeDatabases("tracing through the server", (databases) => {
     expect(root.attributes["langfuse.observation.status_message"]).toContain(
       "The second node is broken",
     );
+  });
+
+  it("traces a run whose state cannot be stored as an error", async () => {
+    const { alice } = await setUp();
+    const { runId, threadId, answer } = await runOn(alice, "bottomless", { input: { input: "x" } });
+    const told = "The graph's state cannot be stored";
+    expect(answer).toMatchObject({
+      __error__: { message: expect.stringContaining(told) as string },
+    });
+    const { root } = await expectTrace(runId, threadId, "alice");
+    expect(root.attributes["langfuse.observation.level"]).toBe("ERROR");
+    expect(root.attributes["langfuse.observation.status_message"]).toContain(told);
   });
 
   it("never mixes twenty concurrent runs of several users", async () => {

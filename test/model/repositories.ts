@@ -3,7 +3,8 @@ import { emptyCheckpoint } from "@langchain/langgraph-checkpoint";
 import { ServerError } from "../../src/errors.ts";
 import { openCheckpoints, type Checkpoints } from "../../src/storage/checkpoints.ts";
 import type { Database } from "../../src/storage/database.ts";
-import { createRunQueue, type RunQueue, type RunResult } from "../../src/storage/run-queue.ts";
+import { createRunQueue, type RunQueue } from "../../src/storage/run-queue.ts";
+import { encodeResult, type RunResult } from "../../src/storage/run-result.ts";
 import { createRunRepository, type RunRepository } from "../../src/storage/runs.ts";
 import {
   createThreadStateRepository,
@@ -76,9 +77,13 @@ export class Repositories {
       case "write":
         return this.#write(step.held, before);
       case "finish":
-        return this.#queue.finish(this.#lease(step.worker, step.held), toResult(step.as), {
-          logged: true,
-        });
+        return this.#queue.finish(
+          this.#lease(step.worker, step.held),
+          encodeResult(toResult(step.as)),
+          {
+            logged: true,
+          },
+        );
       case "release":
         return this.#queue.release(this.#lease(step.worker, step.held));
       case "cancel":

@@ -69,6 +69,16 @@ export const failing = new StateGraph(Trail)
   .addEdge("fine", "broken")
   .compile();
 
+/** Ends with a state that is nested deeper than a database stores. */
+export const bottomless = new StateGraph(Trail)
+  .addNode("digs", async () => {
+    let hole: unknown = "bottom";
+    for (let level = 0; level < 1_500; level += 1) hole = [hole];
+    return { input: hole as string };
+  })
+  .addEdge("__start__", "digs")
+  .compile();
+
 /** Waits in its second node until it is released by `release`, or the run is aborted. */
 export function createGate(): { graph: typeof five; release: () => void; entered: Promise<void> } {
   let release = (): void => {};
