@@ -95,9 +95,16 @@ test("what waits for its turn when the run ends is in the trace", async () => {
   while ((turnsOf.get("input")?.size ?? 0) < 2) await new Promise((done) => setImmediate(done));
   abort.abort();
   observation.end({ status: "cancelled", error: new Error("cancelled") });
+  const endedNs = BigInt(Date.now() + 1) * 1_000_000n;
   expect(await ended).toBe("aborted");
   expect(await observer.flush(20_000)).toBe(true);
+  // Nor is the end one long piece of work.
+  expect(turnsOf.get("input")?.size).toBeGreaterThan(5);
   const spans = receiver.spans.filter(({ name }) => name === "worker");
   expect(spans).toHaveLength(50);
+  const root = receiver.spans.find(({ parentSpanId }) => parentSpanId === undefined);
+  expect(root?.attributes["langfuse.observation.level"]).toBe("WARNING");
+  // It ended when it did, and not when that was written.
+  expect(root!.endNs).toBeLessThanOrEqual(endedNs);
   for (const span of spans) expect(span.endNs).toBeGreaterThanOrEqual(span.startNs);
 });

@@ -222,7 +222,7 @@ test("addresses that cannot work, killed processes, then the right address: all 
   await server.kill();
   server = await project.start();
   await expectWhole(traceIds);
-});
+}, 60_000);
 
 test("a spool that cannot be written: runs go on, traces arrive, the log says so", async () => {
   await server.kill("SIGTERM");

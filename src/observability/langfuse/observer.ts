@@ -4,6 +4,7 @@ import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/s
 import { closeSenders, createNotices, refusals, type Notices } from "../delivery/notices.ts";
 import type { AskSuperseded } from "../delivery/record.ts";
 import { createHttpTransport, type TransportOptions } from "../delivery/transport.ts";
+import { within } from "../delivery/within.ts";
 import {
   createIdleObserver,
   createNoopObserver,
@@ -173,15 +174,19 @@ class LangfuseObserver implements Observer {
   }
 
   async flush(timeoutMs: number): Promise<boolean> {
+    const deadline = Date.now() + timeoutMs;
+    await within(timeoutMs, this.#environment.budget.caughtUp());
+    const leftMs = Math.max(0, deadline - Date.now());
     const [spans, scores] = await Promise.all([
-      this.#sender.flush(timeoutMs),
-      this.#scores.flush(timeoutMs),
+      this.#sender.flush(leftMs),
+      this.#scores.flush(leftMs),
     ]);
     return spans && scores;
   }
 
   async shutdown(timeoutMs: number): Promise<void> {
     if (this.#stop.signal.aborted) return;
+    await this.#environment.budget.caughtUp();
     await closeSenders(
       { spans: this.#sender, scores: this.#scores },
       { title: "Langfuse", log: this.#log, timeoutMs },

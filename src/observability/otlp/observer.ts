@@ -4,6 +4,7 @@ import type { AskSuperseded } from "../delivery/record.ts";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
 import { createHttpTransport } from "../delivery/transport.ts";
+import { within } from "../delivery/within.ts";
 import type { Mask } from "../trace/run-trace.ts";
 import type { Dialect } from "../trace/dialect.ts";
 import { traceIdOf } from "../trace/identity.ts";
@@ -178,14 +179,17 @@ class OtlpObserver implements Observer {
 
   async ready(): Promise<void> {}
 
-  flush(timeoutMs: number): Promise<boolean> {
-    return this.#sender.flush(timeoutMs);
+  async flush(timeoutMs: number): Promise<boolean> {
+    const deadline = Date.now() + timeoutMs;
+    await within(timeoutMs, this.#environment.budget.caughtUp());
+    return this.#sender.flush(Math.max(0, deadline - Date.now()));
   }
 
   async shutdown(timeoutMs: number): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     const title = TITLES[this.#config.name];
+    await this.#environment.budget.caughtUp();
     await closeSenders({ spans: this.#sender }, { title, log: this.#log, timeoutMs });
   }
 

@@ -30,13 +30,14 @@ type Written = Promise<void> | undefined;
  * Draws one run's tree from LangChain's callbacks. Parents are taken from LangChain's run ids and times from the
  * run's own clock, never from the ambient context: `awaitHandlers` keeps the events in order, and nothing can
  * mix two runs. What a turn of the event loop has no room for is written in a later one, with the time it happened
- * at; the run awaits it. One per run, thrown away after `sweep`.
+ * at; the run awaits it. One per run, thrown away when all is swept.
  */
 export class RunHandler extends BaseCallbackHandler {
   name = "AegraLangfuseHandler";
   override awaitHandlers = true;
   readonly #options: HandlerOptions;
   readonly #steps: Steps;
+  #closed = false;
 
   constructor(options: HandlerOptions) {
     super();
@@ -232,10 +233,14 @@ export class RunHandler extends BaseCallbackHandler {
     return this.#write((at) => this.#steps.fail(runId, at, error));
   }
 
-  /** Ends everything still open, children before parents, and ignores whatever comes later. */
-  sweep(ending: { level: Level; statusMessage: string }): void {
-    this.#options.budget.settle(this);
-    this.#steps.sweep(ending, (work) => this.#guard(work));
+  /** Takes nothing more. What was taken and waits for its turn is written. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  /** Ends one step that is still open, children before parents; false if there is none. */
+  sweep(ending: { level: Level; statusMessage: string }, at: HrTime): boolean {
+    return this.#steps.sweep(ending, at);
   }
 
   /** True once an observation has shown this error's stack. */
@@ -283,17 +288,16 @@ export class RunHandler extends BaseCallbackHandler {
 
   /** Does `work` when it has its turn, with the time it is now. */
   #write(work: (at: HrTime) => void): Written {
-    const { trace, budget } = this.#options;
+    if (this.#closed) return undefined;
+    const { trace, budget, onBug } = this.#options;
     const at = trace.now();
-    return budget.spend(this, () => this.#guard(() => work(at)));
-  }
-
-  #guard(work: () => void): void {
-    try {
-      work();
-    } catch (error) {
-      this.#options.onBug(error);
-    }
+    return budget.spend(() => {
+      try {
+        work(at);
+      } catch (error) {
+        onBug(error);
+      }
+    });
   }
 }
 

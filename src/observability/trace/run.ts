@@ -18,6 +18,7 @@ import {
   type ObservationFields,
   type TraceEnvironment,
 } from "./run-trace.ts";
+import type { HrTime } from "./spans.ts";
 
 /** How each ending reads: on the root, and on what was still open below it. */
 const ENDINGS: Record<
@@ -97,6 +98,8 @@ export function observeRun(
     onBug,
   });
   let ended = false;
+  /** Until the end is written; `undefined` if it is. */
+  let ending: Promise<void> | undefined;
   return {
     traceId: trace.traceId,
     callbacks: [handler],
@@ -106,15 +109,27 @@ export function observeRun(
     end(outcome) {
       if (ended) return;
       ended = true;
-      try {
-        environment.budget.charge(() => finish({ trace, root, base, run, handler }, outcome));
-      } catch (error) {
-        onBug(error);
-      }
+      const end = { outcome, at: trace.now() };
+      handler.close();
+      ending = environment.budget.spend(() => {
+        try {
+          return finish({ trace, root, base, run, handler }, end);
+        } catch (error) {
+          onBug(error);
+          return false;
+        }
+      });
     },
-    recorded: async () => environment.recorded?.(),
+    async recorded() {
+      await ending;
+      await environment.recorded?.();
+    },
     settled(stored) {
-      if (awaits) environment.settle?.({ traceId: trace.traceId, attempt: run.attempt }, stored);
+      if (!awaits) return;
+      const tell = (): void =>
+        environment.settle?.({ traceId: trace.traceId, attempt: run.attempt }, stored);
+      if (ending === undefined) tell();
+      else void ending.then(tell);
     },
   };
 }
@@ -147,7 +162,7 @@ function openAttempt(trace: RunTrace, root: Observation, run: ObservedRun): Obse
 function noteLost(
   trace: RunTrace,
   root: Observation,
-  lost: { run: ObservedRun; attempt: number; startTime: [number, number] },
+  lost: { run: ObservedRun; attempt: number; startTime: HrTime; endTime?: HrTime },
 ): void {
   const spanId = lostSpanIdOf(lost.run.run_id, lost.attempt);
   const note = trace.open(
@@ -160,12 +175,14 @@ function noteLost(
     },
     { metadata: { attempt: lost.attempt } },
   );
-  trace.close(note, {
+  const told: ObservationFields = {
     level: "WARNING",
     statusMessage: "the worker was lost; the run goes on from its last checkpoint",
-  });
+  };
+  trace.close(note, told, lost.endTime);
 }
 
+/** Writes the next piece of a run's end: what is still open, one by one, then its root. True while there is more. */
 function finish(
   parts: {
     trace: RunTrace;
@@ -174,20 +191,21 @@ function finish(
     run: ObservedRun;
     handler: RunHandler;
   },
-  outcome: RunOutcome,
-): void {
+  { outcome, at }: { outcome: RunOutcome; at: HrTime },
+): boolean {
   const { trace, root, base, run, handler } = parts;
   const ending = ENDINGS[outcome.status];
-  handler.sweep({ level: ending.openLevel, statusMessage: ending.open });
+  if (handler.sweep({ level: ending.openLevel, statusMessage: ending.open }, at)) return true;
   if (outcome.status === "lost") {
-    if (base !== root) trace.close(base, { level: "WARNING", statusMessage: ending.open });
+    if (base !== root) trace.close(base, { level: "WARNING", statusMessage: ending.open }, at);
     noteLost(trace, root, {
       run,
       attempt: run.attempt,
       startTime: trace.now(Math.min(run.started_at.getTime(), Date.now())),
+      endTime: at,
     });
     trace.finish();
-    return;
+    return false;
   }
   const metadata = { ...trace.metadata, status: outcome.status };
   const story: ObservationFields = {
@@ -198,15 +216,16 @@ function finish(
   };
   if (base !== root) {
     const { level, statusMessage: message, errorType: type } = story;
-    trace.close(base, { level, statusMessage: message, errorType: type });
+    trace.close(base, { level, statusMessage: message, errorType: type }, at);
   }
   trace.describeTrace(root, metadata);
   const stack =
     ending.level === "ERROR" && !handler.hasExplained(outcome.error)
       ? errorStack(outcome.error)
       : undefined;
-  trace.close(root, { ...story, metadata, errorStack: stack });
+  trace.close(root, { ...story, metadata, errorStack: stack }, at);
   trace.finish();
+  return false;
 }
 
 function statusMessage(outcome: RunOutcome, otherwise: string | undefined): string | undefined {

@@ -31,7 +31,8 @@ export class Steps {
   readonly #options: StepsOptions;
   readonly #steps = new Map<string, Step>();
   readonly #explained = new WeakSet<object>();
-  #closed = false;
+  /** Those to be swept, the last first. */
+  #left: string[] | undefined;
 
   constructor(options: StepsOptions) {
     this.#options = options;
@@ -50,7 +51,7 @@ export class Steps {
     return step?.observation ?? this.#options.base;
   }
 
-  /** Begins a step that is drawn; `undefined` if it has begun before, or everything has ended. */
+  /** Begins a step that is drawn; `undefined` if it has begun before. */
   begin(
     start: {
       type: ObservationType;
@@ -64,7 +65,7 @@ export class Steps {
     },
     fields: ObservationFields,
   ): Step | undefined {
-    if (this.#closed || this.#steps.has(start.runId)) return undefined;
+    if (this.#steps.has(start.runId)) return undefined;
     const metadata = {
       ...newMetadata(start.metadata, start.parent?.metadata, start.type),
       ...tagMetadata(start.tags, start.parent?.tags ?? []),
@@ -92,7 +93,7 @@ export class Steps {
 
   /** Begins a step that is not drawn: its children are drawn below `step.observation`. */
   hide(runId: string, step: Pick<Step, "observation" | "name" | "metadata" | "tags">): void {
-    if (this.#closed || this.#steps.has(runId)) return;
+    if (this.#steps.has(runId)) return;
     this.#steps.set(runId, newStep({ ...step, own: false }));
   }
 
@@ -128,14 +129,13 @@ export class Steps {
     return typeof error === "object" && error !== null && this.#explained.has(error);
   }
 
-  /** Ends everything still open, children before parents, and takes nothing from then on. */
-  sweep(ending: { level: Level; statusMessage: string }, guard: (work: () => void) => void): void {
-    if (this.#closed) return;
-    const at = this.#options.trace.now();
-    for (const runId of [...this.#steps.keys()].toReversed())
-      guard(() => this.finish(runId, at, (step) => ({ ...ending, ...unused(step) })));
-    this.#closed = true;
-    this.#steps.clear();
+  /** Ends one of those still open, children before parents; false if there is none. Nothing may begin any more. */
+  sweep(ending: { level: Level; statusMessage: string }, at: HrTime): boolean {
+    this.#left ??= [...this.#steps.keys()];
+    const runId = this.#left.pop();
+    if (runId === undefined) return false;
+    this.finish(runId, at, (step) => ({ ...ending, ...unused(step) }));
+    return true;
   }
 }
 

@@ -10,9 +10,11 @@
 /** Milliseconds: with the longest single piece of work on top, others wait less than 20. A shorter turn costs more turns. */
 const DEFAULT_BUDGET_MS = 8;
 
+/** Returns true to be called again, for as long as there is more to do. Must not throw. */
+export type Work = () => boolean | void;
+
 interface Waiting {
-  owner: object;
-  work: () => void;
+  work: Work;
   done: () => void;
 }
 
@@ -20,8 +22,8 @@ interface Waiting {
 export class TurnBudget {
   readonly #budgetMs: number;
   readonly #clock: () => number;
+  readonly #waiting: Waiting[] = [];
   #spentMs = 0;
-  #waiting: Waiting[] = [];
   #turnEnds = false;
 
   /** `clock` gives milliseconds that only go forward. */
@@ -31,16 +33,13 @@ export class TurnBudget {
   }
 
   /**
-   * Does `work` now, or in one of the next turns if this one's budget is spent; all work is done in the order it came.
-   * `undefined` if it is done, else a promise that resolves when it is. `work` must not throw.
+   * Does `work` now, or in one of the next turns where this one's budget is spent; all work is done in the order it came.
+   * `undefined` if it is done, else a promise that resolves when it is.
    */
-  spend(owner: object, work: () => void): Promise<void> | undefined {
-    if (this.#waiting.length === 0 && this.#spentMs < this.#budgetMs) {
-      this.charge(work);
-      return undefined;
-    }
+  spend(work: Work): Promise<void> | undefined {
+    if (this.#waiting.length === 0 && this.#finishes(work)) return undefined;
     return new Promise((done) => {
-      this.#waiting.push({ owner, work, done });
+      this.#waiting.push({ work, done });
     });
   }
 
@@ -55,17 +54,15 @@ export class TurnBudget {
     }
   }
 
-  /** Does what waits for `owner`, which cannot wait any longer. */
-  settle(owner: object): void {
-    if (this.#waiting.length === 0) return;
-    const own = this.#waiting.filter((waiting) => waiting.owner === owner);
-    this.#waiting = this.#waiting.filter((waiting) => waiting.owner !== owner);
-    for (const waiting of own) this.#do(waiting);
+  /** Resolves when all work is done that waits now. */
+  async caughtUp(): Promise<void> {
+    await this.spend(() => {});
   }
 
-  #do({ work, done }: Waiting): void {
-    this.charge(work);
-    done();
+  /** Whether there was budget for all of it. */
+  #finishes(work: Work): boolean {
+    while (this.#spentMs < this.#budgetMs) if (this.charge(work) !== true) return true;
+    return false;
   }
 
   #endTurn(): void {
@@ -74,10 +71,10 @@ export class TurnBudget {
     setImmediate(() => {
       this.#turnEnds = false;
       this.#spentMs = 0;
-      while (this.#spentMs < this.#budgetMs) {
-        const next = this.#waiting.shift();
-        if (next === undefined) break;
-        this.#do(next);
+      for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
+        if (!this.#finishes(next.work)) break;
+        this.#waiting.shift();
+        next.done();
       }
     });
   }
