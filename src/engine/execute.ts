@@ -66,6 +66,7 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
       store: options.store,
     });
     bound = graph;
+    if (graph.config) options.observation.bound?.(graph.config);
     const config = toGraphConfig(options);
     const input = await startingPoint(options);
     const stopped = await options.observation.within(() =>

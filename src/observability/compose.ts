@@ -46,6 +46,9 @@ class ComposedObserver implements Observer {
           (inner, observation) => () => within(observation, inner, onError),
           work,
         )(),
+      bound(config) {
+        for (const observation of observations) guard(() => observation.bound?.(config), onError);
+      },
       firstEvent() {
         for (const observation of observations) guard(() => observation.firstEvent?.(), onError);
       },

@@ -3,7 +3,7 @@ import { loadFunction } from "../modules/function.ts";
 import { Outbox, type OutboxTable } from "./delivery/outbox.ts";
 import type { AskSuperseded } from "./delivery/record.ts";
 import type { Spool } from "./delivery/spooled-sender.ts";
-import type { Mask } from "./trace/run-trace.ts";
+import type { Mask } from "./trace/mask.ts";
 import type { Route } from "./langfuse/projects.ts";
 import type { Logger } from "./log.ts";
 import type { Observer } from "./observer.ts";

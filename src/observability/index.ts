@@ -10,7 +10,7 @@
 import { pino } from "pino";
 import { processEnvironment, readTracingEnvironment, type Variables } from "../config/env.ts";
 import { toStartupError, type Problem } from "../config/problems.ts";
-import type { Mask } from "./trace/run-trace.ts";
+import type { Mask } from "./trace/mask.ts";
 import type { Logger } from "./log.ts";
 import type { ObserverStatus } from "./observer.ts";
 import { GraphTracer, type TracedGraphOptions } from "./trace-graph.ts";

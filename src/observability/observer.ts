@@ -85,6 +85,12 @@ export interface RunOutcome {
   error?: unknown;
 }
 
+/** What a graph carries with it for all its runs. */
+export interface BoundConfig {
+  tags?: readonly string[] | undefined;
+  metadata?: Readonly<Record<string, unknown>> | undefined;
+}
+
 /** One run being observed. Every method is safe to call in any order, any number of times, and never throws. */
 export interface RunObservation {
   /** 32 hex digits, the run id without dashes; `undefined` when this run is not traced. */
@@ -93,6 +99,11 @@ export interface RunObservation {
   readonly callbacks: BaseCallbackHandler[];
   /** Extra LangChain metadata for the run's config. */
   readonly metadata: Readonly<Record<string, unknown>>;
+  /**
+   * Told, before the graph starts, what it says of all its runs (`graph.withConfig`). It may add to the trace, never
+   * overwrite what the run says.
+   */
+  bound?(config: BoundConfig): void;
   /** Runs `work` in the run's own tracing context. */
   within<T>(work: () => T): T;
   /** Told when the run has given its first event: a token, an update, values. Later calls do nothing. */

@@ -137,12 +137,12 @@ export class GraphTracer {
     };
   }
 
-  #describe({ graph, options, input, config = {} }: Call, runId: string): ObservedRun {
+  #describe({ graph, options, input, config: given = {} }: Call, runId: string): ObservedRun {
+    const config = withBound(graph, given);
     const { thread_id: thread, user_id: user } = config.configurable ?? {};
     const { session_id: session, ...metadata } = { ...options.metadata, ...config.metadata };
     const threadId = textOf(thread);
-    const own = textOf((graph as { name?: unknown }).name);
-    const graphId = options.name ?? (own === undefined || own === "LangGraph" ? "graph" : own);
+    const graphId = options.name ?? nameOf(graph) ?? "graph";
     const resume = resumeOf(input);
     const now = new Date();
     return {
@@ -297,6 +297,25 @@ function toOutcome(
   return interrupts.length > 0
     ? { status: "interrupted", output, interrupts }
     : { status: "success", output };
+}
+
+/** A call's config on top of the one its graph carries (`withConfig`). */
+function withBound(graph: object, given: Config): Config {
+  const { config: carried = {} } = graph as { config?: Config };
+  return {
+    ...carried,
+    ...given,
+    tags: [...new Set([...(carried.tags ?? []), ...(given.tags ?? [])])],
+    metadata: { ...carried.metadata, ...given.metadata },
+    configurable: { ...carried.configurable, ...given.configurable },
+  };
+}
+
+/** What somebody called the graph; LangChain's `createAgent` has it among its options. */
+function nameOf(graph: object): string | undefined {
+  const { name, options } = graph as { name?: unknown; options?: unknown };
+  const names = [name, isRecord(options) ? options["name"] : undefined].map(textOf);
+  return names.find((candidate) => candidate !== undefined && candidate !== "LangGraph");
 }
 
 function isNamed(error: unknown, name: string): boolean {

@@ -3,7 +3,7 @@ import { composeObservers } from "./compose.ts";
 import type { AskSuperseded } from "./delivery/record.ts";
 import type { Spool } from "./delivery/spooled-sender.ts";
 import type { LangfuseConfig } from "./langfuse/config.ts";
-import type { Mask } from "./trace/run-trace.ts";
+import type { Mask } from "./trace/mask.ts";
 import { traceIdOf } from "./trace/identity.ts";
 import { loadLangfuseObserver } from "./langfuse/observer.ts";
 import { createProjectsObserver, type Route } from "./langfuse/projects.ts";

@@ -225,6 +225,47 @@ describe("a traced graph", () => {
   });
 });
 
+test("a graph's own config counts like that of its calls, which outrank it", async () => {
+  const carried = {
+    runName: "Bound",
+    tags: ["carried"],
+    metadata: { plan: "gold", region: "eu" },
+    configurable: { thread_id: "t9", user_id: "ada" },
+  };
+  const agents = [
+    tracing.trace(toolAgent()).withConfig(carried),
+    tracing.trace(toolAgent().withConfig(carried) as ReturnType<typeof toolAgent>),
+  ];
+  for (const agent of agents) {
+    const runId = newRunId();
+    await agent.invoke(QUESTION, { runId, tags: ["called"], metadata: { plan: "silver" } });
+    const { attributes } = await rootOf(runId);
+    expect(attributes).toMatchObject({
+      "langfuse.trace.name": "Bound",
+      "session.id": "t9",
+      "user.id": "ada",
+      "langfuse.trace.metadata.plan": "silver",
+      "langfuse.trace.metadata.region": "eu",
+    });
+    expect(attributes["langfuse.trace.tags"]).toEqual(
+      expect.arrayContaining(["carried", "called"]),
+    );
+  }
+});
+
+test("an agent that has its name among its options is called by it", async () => {
+  const graph = toolAgent();
+  // As LangChain's `createAgent` gives it.
+  const agent = {
+    options: { name: "support_agent" },
+    graph,
+    invoke: (input: never, config: object) => graph.invoke(input, config),
+  };
+  const runId = newRunId();
+  await tracing.trace(agent).invoke(QUESTION as never, { runId });
+  expect((await rootOf(runId)).name).toBe("support_agent");
+});
+
 describe("opening", () => {
   test("without variables graphs run untraced", async () => {
     const off = await openTracing({ env: {} });

@@ -1,4 +1,4 @@
-import type { Mask } from "../trace/run-trace.ts";
+import type { Mask } from "../trace/mask.ts";
 
 /** Everything the Langfuse observer needs to know. Plain data but for `mask`; nothing here reads the environment. */
 export interface LangfuseConfig {

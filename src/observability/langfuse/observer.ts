@@ -21,6 +21,7 @@ import { createLangfuseDialect } from "./dialect.ts";
 import { createCut, isSampled, traceIdOf } from "../trace/identity.ts";
 import { INSTALL_COMMAND, loadPackages, type LangfusePackages } from "./packages.ts";
 import { basicAuth, checkProject, type ProjectCheck } from "./project.ts";
+import { createMask } from "../trace/mask.ts";
 import { observeRun } from "../trace/run.ts";
 import { encodeScore, SCORES_PATH } from "./scores.ts";
 import { createSpanFactory } from "../trace/spans.ts";
@@ -141,7 +142,10 @@ class LangfuseObserver implements Observer {
   }
 
   async score(score: Parameters<Observer["score"]>[0]): Promise<void> {
-    this.#scores.put(encodeScore(score, this.#settings));
+    const mask = createMask(this.#settings.mask, this.#notices.notice);
+    this.#scores.put(
+      encodeScore(score, this.#settings, (comment) => mask(comment, "score.comment")),
+    );
     await this.#scores.recorded();
   }
 

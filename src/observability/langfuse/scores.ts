@@ -6,8 +6,12 @@ import { traceIdOf } from "../trace/identity.ts";
 /** Where scores go. */
 export const SCORES_PATH = "/api/public/scores";
 
-/** A score as the body of one request, made once: its id makes a second post harmless. */
-export function encodeScore(score: Score, settings: LangfuseSettings): DeliveryRecord {
+/** A score as the body of one request, made once: its id makes a second post harmless. `mask` sees the comment. */
+export function encodeScore(
+  score: Score,
+  settings: LangfuseSettings,
+  mask: (comment: string) => string,
+): DeliveryRecord {
   const traceId = score.place?.trace_id ?? traceIdOf(score.run_id);
   const body = {
     id: score.id,
@@ -16,7 +20,7 @@ export function encodeScore(score: Score, settings: LangfuseSettings): DeliveryR
     value: score.value,
     dataType: score.data_type,
     environment: settings.environment,
-    ...(score.comment === undefined ? {} : { comment: score.comment }),
+    ...(score.comment === undefined ? {} : { comment: mask(score.comment) }),
   };
   return { traceId, root: false, bytes: Buffer.from(JSON.stringify(body)) };
 }

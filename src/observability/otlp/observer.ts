@@ -5,7 +5,7 @@ import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
 import { createHttpTransport } from "../delivery/transport.ts";
 import { within } from "../delivery/within.ts";
-import type { Mask } from "../trace/run-trace.ts";
+import type { Mask } from "../trace/mask.ts";
 import type { Dialect } from "../trace/dialect.ts";
 import { traceIdOf } from "../trace/identity.ts";
 import { loadOtelPackages, OTEL_INSTALL_COMMAND, type OtelPackages } from "../trace/otel.ts";

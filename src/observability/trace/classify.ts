@@ -28,13 +28,15 @@ export interface ChainEvent {
   metadata: Readonly<Record<string, unknown>>;
 }
 
+/** Goes by the name of what it tries again, which is drawn by itself. */
+const RETRY = "RunnableRetry";
 const HIDDEN_TAG = "langsmith:hidden";
 const STEP_TAG = /^(?:graph|seq|map):(?:step|key):/;
 const NODE_TAG = /^graph:step:/;
 
 /** Names LangChain and LangGraph give to their own plumbing; nobody called a step of theirs so. */
 const FRAMEWORK_NAME =
-  /^(?:Runnable[A-Z]\w*|ChannelWrite\b.*|ChannelRead\b.*|Branch<.*|LangGraph|CompiledStateGraph|CompiledGraph|Pregel|__\w+__|_write|\w*OutputParser|\w*PromptTemplate)$/;
+  /^(?:Runnable[A-Z]\w*|ChannelWrite\b.*|ChannelRead\b.*|Branch<.*|LangGraph|CompiledStateGraph|CompiledGraph|Pregel|__\w+__|_write|\w*OutputParser|\w*PromptTemplate|\w*StructuredOutput(?:Runnable)?)$/;
 
 /** Types a user may give to a runnable of theirs: `.withConfig({ metadata: { observation_type: "guardrail" } })`. */
 const CHOSEN_TYPES = new Set<ObservationType>([
@@ -81,7 +83,13 @@ export function classifyChain(event: ChainEvent, inherited: unknown): ChainKind 
   if (name === "prompt" && className === "RunnableLambda") return "hidden";
   if (event.runName === undefined || event.runName === className || FRAMEWORK_NAME.test(name))
     return "hidden";
+  if (className === RETRY) return "hidden";
   return { type: "chain", name };
+}
+
+/** True for a prompt template, whatever it was named. */
+export function isPromptTemplate(serialized: unknown): boolean {
+  return /PromptTemplate$/.test(idOf(serialized).at(-1) ?? "");
 }
 
 /** Tags a person put there: LangChain's own step marks are left out. */

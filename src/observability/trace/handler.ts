@@ -1,6 +1,6 @@
 import { BaseCallbackHandler } from "@langchain/core/callbacks/base";
 import type { TurnBudget } from "./turn-budget.ts";
-import { classifyChain, componentName, isGraph, TYPE_KEY } from "./classify.ts";
+import { classifyChain, componentName, isGraph, isPromptTemplate, TYPE_KEY } from "./classify.ts";
 import {
   answeredBy,
   promptOf,
@@ -13,12 +13,14 @@ import { isMessage, readableContent } from "./messages.ts";
 import type { Level } from "./outcome.ts";
 import { toolInput, unwrap, type Metadata } from "./step-details.ts";
 import type { HrTime } from "./spans.ts";
-import { Steps, type StepsOptions } from "./steps.ts";
+import { Steps, type Step, type StepsOptions } from "./steps.ts";
 import { usageOf } from "./usage.ts";
 
 export interface HandlerOptions extends StepsOptions {
   schemas: SchemaCache;
   budget: TurnBudget;
+  /** What the client says of the run: none of it is a fact about a model call or its prompt. */
+  claims: Metadata;
   /** Hears of a bug in here; nothing is ever thrown into the run. */
   onBug: (error: unknown) => void;
 }
@@ -68,7 +70,13 @@ export class RunHandler extends BaseCallbackHandler {
     return this.#write((at) => {
       const parent = this.#steps.get(parentRunId);
       if (parentRunId === undefined && (isGraph(chain) || this.#steps.open === 0)) {
-        this.#steps.hide(runId, { observation: this.#options.base, name: "graph", metadata, tags });
+        this.#steps.hide(runId, {
+          observation: this.#options.base,
+          name: "graph",
+          metadata,
+          tags,
+          parent: undefined,
+        });
         return;
       }
       const kind = classifyChain(
@@ -81,11 +89,12 @@ export class RunHandler extends BaseCallbackHandler {
           name: parent?.name ?? "graph",
           metadata,
           tags,
+          parent,
         });
-        const prompt = promptOf(metadata);
-        if (prompt !== undefined && parent !== undefined) parent.prompt = prompt;
+        this.#promise(parent, metadata);
         return;
       }
+      if (isPromptTemplate(chain)) this.#promise(parent, metadata);
       const name = kind.name ?? parent?.name ?? "graph";
       const model = kind.type === "embedding" ? modelName(metadata) : undefined;
       this.#steps.begin(
@@ -132,11 +141,9 @@ export class RunHandler extends BaseCallbackHandler {
         if (!isMessage(output)) return { output };
         const content = readableContent(output.content);
         if (output.status !== "error") return { output: content };
-        return {
-          output: content,
-          level: "ERROR",
-          statusMessage: typeof content === "string" ? content : "tool error",
-        };
+        // The content is the output, whatever else it says.
+        const told = typeof content === "string" && this.#options.trace.captures("output");
+        return { output: content, level: "ERROR", statusMessage: told ? content : "tool error" };
       }),
     );
   }
@@ -205,13 +212,11 @@ export class RunHandler extends BaseCallbackHandler {
   }
 
   override handleLLMNewToken(_token: string, _index: unknown, runId: string): void {
-    const step = this.#steps.get(runId);
-    if (step !== undefined) step.firstToken ??= new Date();
+    this.#hear(runId);
   }
 
   override handleChatModelStreamEvent(_event: unknown, runId: string): void {
-    const step = this.#steps.get(runId);
-    if (step !== undefined) step.firstToken ??= new Date();
+    this.#hear(runId);
   }
 
   override handleLLMEnd(result: unknown, runId: string): Written {
@@ -259,12 +264,13 @@ export class RunHandler extends BaseCallbackHandler {
     metadata: Metadata;
     runName: string | undefined;
   }): void {
-    const about = toModelCall(call.extra, call.metadata, {
+    const facts = this.#factsIn(call.metadata);
+    const about = toModelCall(call.extra, facts, {
       serialized: call.model,
       schemas: this.#options.schemas,
     });
     const parent = this.#steps.get(call.parentRunId);
-    const prompt = promptOf(call.metadata) ?? parent?.prompt;
+    const prompt = promptOf(facts) ?? parent?.prompt;
     if (parent !== undefined) parent.prompt = undefined;
     const step = this.#steps.begin(
       {
@@ -284,6 +290,27 @@ export class RunHandler extends BaseCallbackHandler {
       },
     );
     if (step !== undefined) step.model = about.model;
+  }
+
+  #hear(runId: string): void {
+    const step = this.#steps.get(runId);
+    if (step === undefined) return;
+    step.firstToken ??= new Date();
+    step.lastToken = this.#options.trace.now();
+  }
+
+  /** The next model call in `parent` is made with the prompt in `metadata`, if there is one. */
+  #promise(parent: Step | undefined, metadata: Metadata): void {
+    const prompt = promptOf(this.#factsIn(metadata));
+    if (prompt !== undefined && parent !== undefined) parent.prompt = prompt;
+  }
+
+  /** Metadata without what the client said of the run, which every step of it inherits. */
+  #factsIn(metadata: Metadata): Metadata {
+    const { claims } = this.#options;
+    return Object.fromEntries(
+      Object.entries(metadata).filter(([key, value]) => claims[key] !== value),
+    );
   }
 
   /** Does `work` when it has its turn, with the time it is now. */

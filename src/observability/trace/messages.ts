@@ -116,46 +116,6 @@ function messageType(name: string): string {
   return name.replace(/Message(Chunk)?$/, "").toLowerCase();
 }
 
-/** What the user said last, in a state or input that has `messages`; `undefined` where there is none. */
-export function lastUserMessage(state: unknown): unknown {
-  const message = lastMessage(state, (candidate) => candidate.role === "user");
-  return message === undefined ? undefined : readableContent(message.content);
-}
-
-/** The answer in a final state that has `messages`: the last message that is not the user's. */
-export function lastAnswer(state: unknown): unknown {
-  const message = lastMessage(
-    state,
-    (candidate) => candidate.role !== "user" && candidate.role !== "system",
-  );
-  if (message === undefined) return undefined;
-  const content = readableContent(message.content);
-  const empty = content === "" || (Array.isArray(content) && content.length === 0);
-  return empty && message.tool_calls !== undefined ? { tool_calls: message.tool_calls } : content;
-}
-
-function lastMessage(
-  state: unknown,
-  wanted: (message: ChatMessage) => boolean,
-): ChatMessage | undefined {
-  if (!isRecord(state)) return undefined;
-  const { messages } = state;
-  const list = Array.isArray(messages) && !isPair(messages) ? (messages as unknown[]) : [messages];
-  for (let index = list.length - 1; index >= 0; index -= 1) {
-    const message = parseMessage(list[index]);
-    if (message !== undefined && wanted(message)) return message;
-  }
-  return undefined;
-}
-
-function isPair(value: readonly unknown[]): boolean {
-  return (
-    value.length === 2 &&
-    typeof value[0] === "string" &&
-    value[0] in { user: 1, human: 1, ai: 1, assistant: 1, system: 1 }
-  );
-}
-
 /** LangChain's and LangGraph's own objects in readable form, for the serialiser. */
 export const simplifyLangChain: Simplify = (value) => {
   const prototype: unknown = Object.getPrototypeOf(value);

@@ -8,12 +8,10 @@ import type { ObservationType } from "./classify.ts";
 import type { Attributes, Dialect, FieldWriter } from "./dialect.ts";
 import type { SchemaCache } from "./generation.ts";
 import { createCut, metadataOf, tagsOf, TEXT_LIMITS, traceIdOf, type Cut } from "./identity.ts";
+import { createMask, type Mask } from "./mask.ts";
 import type { Level } from "./outcome.ts";
 import type { OtelPackages } from "./otel.ts";
 import type { HrTime, SpanFactory } from "./spans.ts";
-
-/** Masks one field before it leaves the process; gets the serialised text and the attribute's name. */
-export type Mask = (text: string, field: string) => string;
 
 /** What all runs of one observer share. */
 export interface TraceEnvironment {
@@ -70,14 +68,15 @@ export interface Observation {
  */
 export class RunTrace {
   readonly traceId: string;
-  readonly metadata: Readonly<Record<string, unknown>>;
   readonly #environment: TraceEnvironment;
   readonly #serialiser: Serialiser;
-  readonly #common: Attributes;
   readonly #cut: Cut;
+  readonly #mask: Mask;
   readonly #write: FieldWriter;
   readonly #epochMs = Date.now();
   readonly #zeroMs = performance.now();
+  #common: Attributes;
+  metadata: Readonly<Record<string, unknown>>;
 
   constructor(environment: TraceEnvironment, run: ObservedRun) {
     this.#environment = environment;
@@ -86,11 +85,26 @@ export class RunTrace {
       simplify: environment.dialect.simplify,
       limits: maxChars === undefined ? {} : { fieldChars: maxChars },
     });
+    this.#mask = createMask(environment.settings.mask, (kind, message) =>
+      environment.notice(kind, message),
+    );
     this.#cut = createCut((what) => environment.notice("cut", what));
     this.#write = this.#createWriter();
     this.traceId = run.place?.trace_id ?? traceIdOf(run.run_id);
     this.metadata = metadataOf(run, this.#cut);
     this.#common = this.#commonAttributes(run);
+  }
+
+  /** Describes the run anew: on what is `open`, and on every observation from now on. */
+  describe(run: ObservedRun, open: readonly Observation[]): void {
+    this.metadata = metadataOf(run, this.#cut);
+    this.#common = this.#commonAttributes(run);
+    for (const { span } of open) span.setAttributes(this.#common);
+  }
+
+  /** Whether inputs, or outputs, are sent. */
+  captures(field: "input" | "output"): boolean {
+    return this.#environment.settings.capture[field];
   }
 
   /** A time in this run's clock, which only goes forward; `epochMs` for a time known from elsewhere. */
@@ -113,7 +127,7 @@ export class RunTrace {
   ): Observation {
     const { dialect, spans } = this.#environment;
     const name =
-      this.#masked(this.#cut.text(start.name, TEXT_LIMITS.observationName), "name") || "unnamed";
+      this.#mask(this.#cut.text(start.name, TEXT_LIMITS.observationName), "name") || "unnamed";
     const startTime = start.startTime ?? this.now();
     const span = spans.start({
       name: safely(() => dialect.spanName?.(start.type, name, fields)) ?? name,
@@ -193,10 +207,10 @@ export class RunTrace {
     const userId = present(run.user_id);
     const name = this.#cut.text(run.assistant_name || run.graph_id, TEXT_LIMITS.traceName);
     return this.#environment.dialect.common({
-      name: this.#masked(name, "trace.name") || "run",
+      name: this.#mask(name, "trace.name") || "run",
       sessionId: present(run.session_id),
-      userId: userId === undefined ? undefined : this.#masked(userId, "user.id"),
-      tags: tagsOf(run, this.#cut).map((tag) => this.#masked(tag, "trace.tags")),
+      userId: userId === undefined ? undefined : this.#mask(userId, "user.id"),
+      tags: tagsOf(run, this.#cut).map((tag) => this.#mask(tag, "trace.tags")),
       run,
     });
   }
@@ -206,7 +220,7 @@ export class RunTrace {
     return {
       captures: (field) => capture[field],
       content: (field, value) => this.#content(field, value),
-      text: (field, text) => this.#masked(text, field),
+      text: (field, text) => this.#mask(text, field),
       statusMessage: (message) => this.#statusMessage(message),
       metadata: (metadata) => this.#metadata(metadata),
       parameters: (parameters) => this.#parameters(parameters),
@@ -217,7 +231,7 @@ export class RunTrace {
     const stack =
       fields.errorStack === undefined
         ? undefined
-        : this.#masked(this.#cut.text(fields.errorStack, TEXT_LIMITS.statusMessage), "error_stack");
+        : this.#mask(this.#cut.text(fields.errorStack, TEXT_LIMITS.statusMessage), "error_stack");
     return {
       "exception.type": fields.errorType ?? "Error",
       "exception.message": message,
@@ -228,12 +242,12 @@ export class RunTrace {
   #content(field: "input" | "output", value: unknown): string | undefined {
     if (!this.#environment.settings.capture[field]) return undefined;
     const text = this.#serialiser.toText(value);
-    return text === undefined ? undefined : this.#masked(text, field);
+    return text === undefined ? undefined : this.#mask(text, field);
   }
 
   #statusMessage(message: string | undefined): string | undefined {
     if (message === undefined) return undefined;
-    return this.#masked(this.#cut.text(message, TEXT_LIMITS.statusMessage), "status_message");
+    return this.#mask(this.#cut.text(message, TEXT_LIMITS.statusMessage), "status_message");
   }
 
   #metadata(metadata: Readonly<Record<string, unknown>>): Record<string, string> {
@@ -241,7 +255,7 @@ export class RunTrace {
     for (const [key, value] of Object.entries(metadata)) {
       if (value === undefined) continue;
       const text = this.#serialiser.entryText(key, value);
-      texts[key] = this.#masked(this.#cut.text(text, TEXT_LIMITS.metadataValue), `metadata.${key}`);
+      texts[key] = this.#mask(this.#cut.text(text, TEXT_LIMITS.metadataValue), `metadata.${key}`);
     }
     return texts;
   }
@@ -254,30 +268,11 @@ export class RunTrace {
     for (const [key, value] of Object.entries(parameters)) {
       if (typeof value === "number" && Number.isFinite(value)) simple[key] = value;
       else if (Array.isArray(value) && value.every((entry) => typeof entry === "string")) {
-        simple[key] = this.#masked(value.join(", "), `model_parameters.${key}`);
+        simple[key] = this.#mask(value.join(", "), `model_parameters.${key}`);
       } else
-        simple[key] = this.#masked(
-          this.#serialiser.entryText(key, value),
-          `model_parameters.${key}`,
-        );
+        simple[key] = this.#mask(this.#serialiser.entryText(key, value), `model_parameters.${key}`);
     }
     return simple;
-  }
-
-  #masked(text: string, field: string): string {
-    const { mask } = this.#environment.settings;
-    if (mask === undefined) return text;
-    try {
-      const masked: unknown = mask(text, field);
-      if (typeof masked === "string") return masked;
-      this.#environment.notice(
-        "mask",
-        `it returned ${masked === null ? "null" : typeof masked} instead of a string`,
-      );
-    } catch (error) {
-      this.#environment.notice("mask", error instanceof Error ? error.message : String(error));
-    }
-    return "<withheld: the mask failed>";
   }
 }
 

@@ -3,7 +3,7 @@ import type { ObservedRun, RunObservation, RunOutcome, TracePlace } from "../obs
 import { parseTraceparent } from "./traceparent.ts";
 import { RunHandler } from "./handler.ts";
 import { lostSpanIdOf, rootSpanIdOf, traceIdOf } from "./identity.ts";
-import { lastAnswer, lastUserMessage } from "./messages.ts";
+import { lastAnswer, lastUserMessage } from "./conversation.ts";
 import {
   errorStack,
   errorText,
@@ -95,6 +95,8 @@ export function observeRun(
     signal: run.signal,
     schemas: environment.schemas,
     budget: environment.budget,
+    // An application that traces its own graphs speaks for itself.
+    claims: run.trigger === "code" ? {} : run.metadata,
     onBug,
   });
   let ended = false;
@@ -104,6 +106,15 @@ export function observeRun(
     traceId: trace.traceId,
     callbacks: [handler],
     metadata: {},
+    bound({ tags = [], metadata = {} }) {
+      if (ended || (tags.length === 0 && Object.keys(metadata).length === 0)) return;
+      const described = {
+        ...run,
+        tags: [...run.tags, ...tags.filter((tag) => !run.tags.includes(tag))],
+        metadata: { ...metadata, ...run.metadata },
+      };
+      trace.describe(described, base === root ? [root] : [root, base]);
+    },
     // Spans get their parents and times explicitly, so the ambient context stays the application's own.
     within: (work) => work(),
     end(outcome) {
@@ -212,7 +223,7 @@ function finish(
     level: ending.level,
     statusMessage: statusMessage(outcome, ending.message),
     ...(outcome.error === undefined ? {} : { errorType: errorType(outcome.error) }),
-    output: traceOutput(outcome),
+    output: traceOutput(run.input, outcome),
   };
   if (base !== root) {
     const { level, statusMessage: message, errorType: type } = story;
@@ -239,8 +250,8 @@ function traceInput(input: unknown): unknown {
   return safely(() => lastUserMessage(input)) ?? input;
 }
 
-/** The question of an interrupt; else the answer where the state has messages; else the state. */
-function traceOutput(outcome: RunOutcome): unknown {
+/** The question of an interrupt; else the answer to this run's input where the state has messages; else the state. */
+function traceOutput(input: unknown, outcome: RunOutcome): unknown {
   if (
     outcome.status === "interrupted" &&
     outcome.interrupts !== undefined &&
@@ -248,7 +259,7 @@ function traceOutput(outcome: RunOutcome): unknown {
   ) {
     return interruptOutput(outcome.interrupts.map(interruptValue));
   }
-  return safely(() => lastAnswer(outcome.output)) ?? outcome.output;
+  return safely(() => lastAnswer(outcome.output, lastUserMessage(input))) ?? outcome.output;
 }
 
 /** States are the user's own objects, whose getters may throw. */

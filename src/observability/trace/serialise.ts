@@ -1,4 +1,4 @@
-import { createSecretKeyTest, REDACTED } from "./redact.ts";
+import { createSecretKeyTest, REDACTED, redactJsonText } from "./redact.ts";
 
 /** How much of one value may leave the process. All lengths are in UTF-16 characters. */
 export interface SerialiseLimits {
@@ -43,7 +43,7 @@ const UNFIT = /[\0\p{Surrogate}]/u;
 /**
  * A serialiser for values nobody vouches for: cycles, BigInt, Map, Set, Buffer, class instances, getters that
  * throw, Proxies, lone surrogates, 5 MB strings. Cuts are marked in place. Values under a key that names a
- * credential are replaced.
+ * credential are replaced, in JSON that is the text of a string too.
  *
  * `simplify` may return `stable: true` for objects that do not change once made; their text is then
  * remembered by identity, because a LangGraph state repeats the same messages on every node.
@@ -99,7 +99,7 @@ class Writer {
   }
 
   bareText(value: string): string {
-    return this.#shorten(value, this.#limits.fieldChars);
+    return redactJsonText(this.#shorten(value, this.#limits.fieldChars), this.isSecretKey);
   }
 
   #write(value: unknown, depth: number): string | undefined {
@@ -242,9 +242,8 @@ class Writer {
   }
 
   #string(value: string): string {
-    return this.#spend(
-      quote(this.#shorten(value, Math.max(0, Math.min(this.#limits.stringChars, this.#left)))),
-    );
+    const room = Math.max(0, Math.min(this.#limits.stringChars, this.#left));
+    return this.#spend(quote(redactJsonText(this.#shorten(value, room), this.isSecretKey)));
   }
 
   #shorten(value: string, maxChars: number): string {

@@ -16,7 +16,11 @@ export interface Step {
   tags: readonly string[];
   model: string | undefined;
   firstToken: Date | undefined;
+  /** When it was last heard of, for a model that streams. */
+  lastToken: HrTime | undefined;
   prompt: ReturnType<typeof promptOf>;
+  parent: Step | undefined;
+  endedAt: HrTime | undefined;
 }
 
 export interface StepsOptions {
@@ -86,13 +90,17 @@ export class Steps {
       name: start.name,
       metadata: start.metadata,
       tags: start.tags,
+      parent: start.parent,
     });
     this.#steps.set(start.runId, step);
     return step;
   }
 
   /** Begins a step that is not drawn: its children are drawn below `step.observation`. */
-  hide(runId: string, step: Pick<Step, "observation" | "name" | "metadata" | "tags">): void {
+  hide(
+    runId: string,
+    step: Pick<Step, "observation" | "name" | "metadata" | "tags" | "parent">,
+  ): void {
     if (this.#steps.has(runId)) return;
     this.#steps.set(runId, newStep({ ...step, own: false }));
   }
@@ -102,6 +110,7 @@ export class Steps {
     const step = this.#steps.get(runId);
     if (step === undefined) return;
     this.#steps.delete(runId);
+    step.endedAt = at;
     if (step.own) this.#options.trace.close(step.observation, readable(step, fields), at);
   }
 
@@ -134,13 +143,37 @@ export class Steps {
     this.#left ??= [...this.#steps.keys()];
     const runId = this.#left.pop();
     if (runId === undefined) return false;
-    this.finish(runId, at, (step) => ({ ...ending, ...unused(step) }));
+    const step = this.#steps.get(runId);
+    if (step !== undefined)
+      this.finish(runId, earliest(at, heardOfUntil(step)), () => ({ ...ending, ...unused(step) }));
     return true;
   }
 }
 
-function newStep(step: Pick<Step, "observation" | "own" | "name" | "metadata" | "tags">): Step {
-  return { ...step, model: undefined, firstToken: undefined, prompt: undefined };
+/** A step nobody told the end of was at work until its last token, and no longer than what it was part of. */
+function heardOfUntil(step: Step): HrTime | undefined {
+  let until = step.lastToken;
+  for (let above = step.parent; above !== undefined; above = above.parent)
+    if (above.endedAt !== undefined) until = earliest(above.endedAt, until);
+  return until;
+}
+
+function earliest(left: HrTime, right: HrTime | undefined): HrTime {
+  if (right === undefined) return left;
+  return left[0] < right[0] || (left[0] === right[0] && left[1] <= right[1]) ? left : right;
+}
+
+function newStep(
+  step: Pick<Step, "observation" | "own" | "name" | "metadata" | "tags" | "parent">,
+): Step {
+  return {
+    ...step,
+    model: undefined,
+    firstToken: undefined,
+    lastToken: undefined,
+    prompt: undefined,
+    endedAt: undefined,
+  };
 }
 
 /** A value that cannot even be looked at costs its observation the output, not its end. */

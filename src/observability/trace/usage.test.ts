@@ -126,3 +126,57 @@ test("broken figures are left out, and every bucket is an integer", () => {
     total: 1,
   });
 });
+
+test("Gemini's thoughts, which are in the total alone, are the reasoning", () => {
+  const usage = standard({
+    input_tokens: 100,
+    output_tokens: 10,
+    total_tokens: 135,
+    input_token_details: { cache_read: 40 },
+  });
+  expect(usage).toEqual({
+    input: 60,
+    input_cache_read: 40,
+    output: 10,
+    output_reasoning: 25,
+    total: 135,
+  });
+});
+
+test("a total that has the cache on top tells that the input has it not", () => {
+  const usage = standard({
+    input_tokens: 100,
+    output_tokens: 10,
+    total_tokens: 150,
+    input_token_details: { cache_read: 40 },
+  });
+  expect(usage).toEqual({ input: 100, input_cache_read: 40, output: 10, total: 150 });
+});
+
+test("the lifetimes of Anthropic's cache are found where LangChain leaves them", () => {
+  const of = (creation: number) =>
+    usageOf(
+      message({
+        usage_metadata: {
+          input_tokens: 400,
+          output_tokens: 1,
+          total_tokens: 401,
+          input_token_details: { cache_creation: creation },
+        },
+        response_metadata: {
+          usage: {
+            cache_creation: { ephemeral_5m_input_tokens: 200, ephemeral_1h_input_tokens: 100 },
+          },
+        },
+      }),
+    );
+  expect(of(300)).toEqual({
+    input: 100,
+    input_cache_creation_5m: 200,
+    input_cache_creation_1h: 100,
+    output: 1,
+    total: 401,
+  });
+  // Figures that do not agree are of something else.
+  expect(of(250)).toMatchObject({ input_cache_creation: 250 });
+});

@@ -50,13 +50,24 @@ function reportOfGeneration(generation: unknown): Reported | undefined {
   const message = generation["message"];
   if (isRecord(message)) {
     const standard = parseUsage(message["usage_metadata"]);
-    if (standard !== undefined) return standard;
     const metadata = message["response_metadata"];
+    if (standard !== undefined) return withLifetimes(standard, metadata);
     const report = isRecord(metadata) ? reportOfMetadata(metadata) : undefined;
     if (report !== undefined) return report;
   }
   const info = generation["generationInfo"];
   return isRecord(info) ? reportOfMetadata(info) : undefined;
+}
+
+/** What LangChain leaves out of its own figures: how long Anthropic keeps what was written to its cache. */
+function withLifetimes(report: Reported, metadata: unknown): Reported {
+  const usage = isRecord(metadata) ? metadata["usage"] : undefined;
+  const lifetimes = numbers(isRecord(usage) ? usage["cache_creation"] : undefined);
+  const known = CACHE_LIFETIMES.some(([source]) => source in report.inputDetails);
+  const written = CACHE_LIFETIMES.reduce((sum, [source]) => sum + (lifetimes[source] ?? 0), 0);
+  return known || written === 0 || written !== report.inputDetails["cache_creation"]
+    ? report
+    : { ...report, inputDetails: { ...report.inputDetails, ...lifetimes } };
 }
 
 function reportOfMetadata(metadata: Record<string, unknown>): Reported | undefined {
@@ -99,21 +110,28 @@ function parseUsage(usage: unknown): Reported | undefined {
     }),
     ...native,
   };
+  const outputDetails = {
+    ...numbers(usage["output_token_details"]),
+    ...renamed(usage["completion_tokens_details"], {
+      reasoning_tokens: "reasoning",
+      audio_tokens: "audio",
+    }),
+  };
   const cached = (inputDetails["cache_read"] ?? 0) + (inputDetails["cache_creation"] ?? 0);
+  const total = first(usage, ["total_tokens", "totalTokens", "totalTokenCount"]) ?? 0;
+  const beyond = Math.max(0, total - (input ?? 0) - (output ?? 0));
+  // Gemini's thoughts are in the total alone.
+  const thoughts = beyond === cached || outputDetails["reasoning"] !== undefined ? 0 : beyond;
+  if (thoughts > 0) outputDetails["reasoning"] = thoughts;
   return {
     input: input ?? 0,
-    output: output ?? 0,
+    output: (output ?? 0) + thoughts,
     inputDetails,
-    outputDetails: {
-      ...numbers(usage["output_token_details"]),
-      ...renamed(usage["completion_tokens_details"], {
-        reasoning_tokens: "reasoning",
-        audio_tokens: "audio",
-      }),
-    },
+    outputDetails,
     // Anthropic's and Bedrock's own figures leave the cache out of the input; so does whoever reports more
-    // cached tokens than input.
-    cacheOutside: Object.keys(native).length > 0 || cached > (input ?? 0),
+    // cached tokens than input, or a total that has them on top.
+    cacheOutside:
+      Object.keys(native).length > 0 || cached > (input ?? 0) || (cached > 0 && beyond === cached),
   };
 }
 
