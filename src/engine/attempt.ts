@@ -4,7 +4,7 @@ import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
 import type { Observer, RunObservation } from "../observability/observer.ts";
 import type { Lease, RunQueue } from "../storage/run-queue.ts";
-import { encodeResult, type EncodedResult, type RunResult } from "../storage/run-result.ts";
+import type { EncodedResult, RunResult } from "../storage/run-result.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { EventLog, EventWriter } from "./event-log.ts";
 import { RunTimeout, executeRun, type Execution, type Stop } from "./execute.ts";
@@ -145,7 +145,7 @@ export class Attempt {
   async #toEnd(observation: RunObservation, log: Logger): Promise<RunResult | undefined> {
     const { run, lease, emptyThread } = this.#start;
     const graphs = this.#options.graphs();
-    const checkpoints = this.#options.checkpointsOf({ run, graphs, emptyThread });
+    const checkpoints = this.#options.checkpointsOf({ run, emptyThread });
     const execution = await this.#run(observation, { graphs, checkpoints });
     if (this.#isLate) await this.#start.renew().catch(() => this.stop("lost"));
     if (isUnavailable(execution.error)) {
@@ -160,18 +160,15 @@ export class Attempt {
       if (stop?.kind === "shutdown" || stop?.kind === "unavailable") await this.#release();
       return undefined;
     }
-    const final =
-      stop?.kind === "rollback" && checkpoints
-        ? encodeResult({ ...result.plain, ...(await checkpoints.rollback()) })
-        : result;
-    this.#addFeedback(final.plain, observation);
-    if (final.plain.error) {
-      this.#append({ event: "error", data: final.plain.error });
+    if (stop?.kind === "rollback") await checkpoints?.rollback();
+    this.#addFeedback(result.plain, observation);
+    if (result.plain.error) {
+      this.#append({ event: "error", data: result.plain.error });
       log.debug({ err: outcome.error }, "run failed");
     }
     // Before anybody is told that the run is over: its trace outlives this process as the run does.
     await recorded;
-    const written = await this.#finish(final);
+    const written = await this.#finish(result);
     if (written && stop?.kind === "rollback") await this.#options.runs.delete(lease.run_id);
     return written;
   }

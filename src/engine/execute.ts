@@ -45,6 +45,8 @@ export interface Execution {
   interrupt: { interrupts: Record<string, unknown[]>; values: unknown[] } | undefined;
   /** What was thrown; an abort is told by the signal. */
   error: unknown;
+  /** The state of the thread where the run did not come to its own end; `undefined` where it has none, or did. */
+  reached?: { values: unknown; interrupts: Record<string, unknown[]> } | undefined;
   /** Set if the run was refused before it did anything: the thread waits as before, for these. */
   refused?: { interrupts: Record<string, unknown[]>; waiting: boolean };
 }
@@ -76,6 +78,7 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
     if (stopped && options.checkpointer) {
       const snapshot = await graph.getState({ configurable: { thread_id: run.thread_id } });
       progress.interrupt = toInterrupt(snapshot);
+      progress.reached = toReached(snapshot);
     }
   } catch (error) {
     progress.error = signal.aborted ? undefined : explain(error, run);
@@ -87,9 +90,25 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
         interrupts: pendingInterrupts(snapshot),
         waiting: snapshot.next.length > 0,
       };
+    } else if (bound && options.checkpointer && staysHere(signal)) {
+      // Others of its nodes may have written, and their questions still wait.
+      progress.reached = await bound
+        .getState({ configurable: { thread_id: run.thread_id } })
+        .then(toReached, () => undefined);
     }
   }
   return progress;
+}
+
+/** Whether the run is over, for what its graph threw or because somebody stopped it. */
+function staysHere(signal: AbortSignal): boolean {
+  if (!signal.aborted) return true;
+  const { kind } = signal.reason as Stop;
+  return kind === "cancel" || kind === "timeout";
+}
+
+function toReached(snapshot: StateSnapshot): Execution["reached"] {
+  return { values: snapshot.values ?? {}, interrupts: pendingInterrupts(snapshot) };
 }
 
 /** Whether the graph stopped before its end. */

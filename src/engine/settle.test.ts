@@ -57,7 +57,7 @@ describe("settling a run", () => {
         output: values,
         values,
         error,
-        interrupts: {},
+        interrupts: undefined,
       },
       outcome: { status: "timeout", output: values, error: limit },
     });
@@ -85,7 +85,7 @@ describe("settling a run", () => {
       status: "error",
       values,
       error: { error: "RangeError", message: "Too far" },
-      interrupts: {},
+      interrupts: undefined,
     });
     expect(Object.keys(result!.error!)).toEqual(["error", "message"]);
     expect(outcome).toMatchObject({ status: "error", error: failed.error });
@@ -124,6 +124,33 @@ describe("settling a run", () => {
         outcome: { status: "rolled_back" },
       });
     }
+  });
+
+  it("leaves a question that waits where a run was stopped, failed or took too long", () => {
+    const reached = { values: { trail: ["fast"] }, interrupts: { task: [{ id: "1" }] } };
+    expect(settle({ ...done, reached }, stop("cancel")).result).toMatchObject({
+      ...reached,
+      output: values,
+      resting: "interrupted",
+    });
+    for (const settled of [
+      settle({ ...failed, reached }, undefined),
+      settle({ ...done, reached }, new RunTimeout(1)),
+    ]) {
+      expect(settled.result).toMatchObject(reached);
+      expect(settled.result?.resting).toBeUndefined();
+    }
+    expect(
+      settle({ ...done, reached: { ...reached, interrupts: {} } }, stop("cancel")).result?.resting,
+    ).toBeUndefined();
+  });
+
+  it("leaves the thread as it was before a run that is rolled back", () => {
+    expect(settle(asked, stop("rollback")).result).toMatchObject({
+      values: undefined,
+      interrupts: undefined,
+      resting: "unchanged",
+    });
   });
 
   it("writes nothing about a run that is not this worker's any more", () => {

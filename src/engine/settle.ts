@@ -22,22 +22,43 @@ const UNFINISHED: ReadonlySet<Stop["kind"]> = new Set(["lost", "shutdown", "unav
 
 /** Judges how an execution ended: by the graph's own end, an interrupt, an error, or a stop from outside. */
 export function settle(execution: Execution, stop: Stop | undefined): Settlement {
-  const { values, interrupt, error, refused } = execution;
-  const untouched = { interrupted: false, error: undefined, interrupts: {} };
+  const { values, interrupt, error, refused, reached } = execution;
+  const untouched = { interrupted: false, error: undefined, interrupts: undefined };
+  // The thread shows its state, in which a question may wait that is older than the run, or another node's.
+  const left = reached ?? { values, interrupts: undefined };
   if (stop && UNFINISHED.has(stop.kind)) {
     return { result: undefined, outcome: { status: "lost", output: values } };
   }
   if (stop?.kind === "timeout") {
     const shown = toPublicError(stop);
     return {
-      result: { ...untouched, status: "timeout", output: values, values, error: shown },
+      result: { ...untouched, ...left, status: "timeout", output: values, error: shown },
       outcome: { status: "timeout", output: values, error: stop },
     };
   }
-  if (stop) {
+  if (stop?.kind === "rollback") {
     return {
-      result: { ...untouched, status: "interrupted", output: values, values },
-      outcome: { status: stop.kind === "rollback" ? "rolled_back" : "cancelled", output: values },
+      result: {
+        ...untouched,
+        status: "interrupted",
+        output: values,
+        values: undefined,
+        resting: "unchanged",
+      },
+      outcome: { status: "rolled_back", output: values },
+    };
+  }
+  if (stop) {
+    const waits = Object.keys(left.interrupts ?? {}).length > 0;
+    return {
+      result: {
+        ...untouched,
+        ...left,
+        status: "interrupted",
+        output: values,
+        ...(waits && { resting: "interrupted" }),
+      },
+      outcome: { status: "cancelled", output: values },
     };
   }
   if (error !== undefined) {
@@ -59,7 +80,7 @@ export function settle(execution: Execution, stop: Stop | undefined): Settlement
       };
     }
     return {
-      result: { ...untouched, status: "error", output: values, values, error: shown },
+      result: { ...untouched, ...left, status: "error", output: values, error: shown },
       outcome: { status: "error", output: values, error },
     };
   }
@@ -78,7 +99,7 @@ export function settle(execution: Execution, stop: Stop | undefined): Settlement
     };
   }
   return {
-    result: { ...untouched, status: "success", output: values, values },
+    result: { ...untouched, status: "success", output: values, values, interrupts: {} },
     outcome: { status: "success", output: values },
   };
 }
@@ -108,6 +129,6 @@ export function toFailure(error: ServerError): EncodedResult {
     output: undefined,
     error: toPublicError(error),
     values: undefined,
-    interrupts: {},
+    interrupts: undefined,
   });
 }

@@ -220,7 +220,7 @@ const DROPPED = `
   FROM threads t, jsonb_each(t.interrupts) task, jsonb_array_elements(task.value) question
   WHERE t.thread_id = runs.thread_id AND t.interrupts <> '{}' AND runs.kwargs #>> '{command,resume}' IS NULL
     AND NOT EXISTS (
-      SELECT FROM jsonb_each($9::text::jsonb) left_task, jsonb_array_elements(left_task.value) still
+      SELECT FROM jsonb_each(coalesce($9::text::jsonb, t.interrupts)) left_task, jsonb_array_elements(left_task.value) still
       WHERE still.value ->> 'id' = question.value ->> 'id')`;
 
 /** `alias` holds all columns of ended runs; each becomes a webhook to `url`. */
@@ -228,6 +228,12 @@ const WRITE_WEBHOOK = (alias: string, url: string): string =>
   `INSERT INTO webhook_deliveries (run_id, thread_id, url, run)
     SELECT ${alias}.run_id, ${alias}.thread_id, ${url}, row_to_json(${alias}) FROM ${alias}
     WHERE ${url} IS NOT NULL`;
+
+/** The metadata of thread `t` without `run`: its graph is that of the last other run. */
+const METADATA_WITHOUT = (run: string): string => `t.metadata || coalesce(
+    (SELECT jsonb_build_object('graph_id', other.graph_id, 'assistant_id', other.assistant_id)
+     FROM runs other WHERE other.thread_id = t.thread_id AND other.run_id <> ${run}.run_id
+     ORDER BY other.position DESC LIMIT 1), '{}')`;
 
 const finish = (columns: string, then = ""): string => `
   WITH done AS (
@@ -237,15 +243,18 @@ const finish = (columns: string, then = ""): string => `
     RETURNING ${columns}
   ), thread AS (
     UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
-      values = coalesce($8::text::jsonb, t.values), interrupts = $9::text::jsonb, 
-      error = CASE WHEN $10 = 'error' THEN $7::text::jsonb END,
-      resting_status = $10, status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE $10 END
+      values = coalesce($8::text::jsonb, t.values),
+      interrupts = coalesce($9::text::jsonb, t.interrupts),
+      error = CASE WHEN $10::text IS NULL THEN t.error WHEN $10 = 'error' THEN $7::text::jsonb END,
+      metadata = CASE WHEN $10 IS NULL THEN ${METADATA_WITHOUT("done")} ELSE t.metadata END,
+      resting_status = coalesce($10, t.resting_status),
+      status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE coalesce($10, t.resting_status) END
     FROM done WHERE t.thread_id = done.thread_id AND NOT done.temporary
     RETURNING t.active_runs
   )${then}
   SELECT coalesce((SELECT active_runs FROM thread), 0) AS followers FROM done`;
 
-const FINISH = finish("thread_id, temporary");
+const FINISH = finish("run_id, thread_id, temporary");
 const FINISH_WITH_WEBHOOK = finish(
   RUN_COLUMNS,
   `, webhook AS (${WRITE_WEBHOOK("done", "$12::text")})`,
@@ -264,6 +273,7 @@ const CANCEL = `
   ), thread AS (
     UPDATE threads t SET active_runs = t.active_runs - 1, updated_at = now(), state_updated_at = now(),
       last_stream_position = greatest(t.last_stream_position, run.stream_position),
+      metadata = ${METADATA_WITHOUT("run")},
       status = CASE WHEN t.active_runs > 1 THEN 'busy' ELSE t.resting_status END
     FROM run WHERE t.thread_id = run.thread_id AND run.status = 'interrupted' AND NOT run.temporary
   ), ended AS (SELECT * FROM run WHERE status = 'interrupted'

@@ -11,9 +11,13 @@ export interface RunResult {
   error: RunError | undefined;
   /** The thread's new state; `undefined` leaves the one it has. */
   values: unknown;
-  interrupts: Record<string, unknown[]>;
-  /** What the thread is when the run is over, where the run's own end does not say it. */
-  resting?: "interrupted" | "idle";
+  /** The questions that wait, by task; `undefined` leaves those the thread has. */
+  interrupts: Record<string, unknown[]> | undefined;
+  /**
+   * What the thread is when the run is over, where the run's own end does not say it. `unchanged` leaves the thread as
+   * it was before the run, with its error, its questions and its graph.
+   */
+  resting?: "interrupted" | "idle" | "unchanged";
 }
 
 /** A result in the form that is stored: JSON, or null for what is not there. */
@@ -22,8 +26,9 @@ export interface EncodedResult {
   readonly output: string | null;
   readonly error: string | null;
   readonly values: string | null;
-  readonly interrupts: string;
-  readonly resting: "error" | "interrupted" | "idle";
+  readonly interrupts: string | null;
+  /** Null leaves the thread as it was. */
+  readonly resting: "error" | "interrupted" | "idle" | null;
 }
 
 /** Throws ServerError `invalid_request` if the result has no form the database can store. */
@@ -37,7 +42,7 @@ export function encodeResult(plain: RunResult): EncodedResult {
       error: encode(plain.error),
       // Most often the same state, which may be large.
       values: plain.values === plain.output ? output : encode(plain.values),
-      interrupts: toJson(plain.interrupts),
+      interrupts: encode(plain.interrupts),
       resting: restingStatus(plain),
     };
   } catch (cause) {
@@ -46,6 +51,7 @@ export function encodeResult(plain: RunResult): EncodedResult {
 }
 
 function restingStatus(result: RunResult): EncodedResult["resting"] {
+  if (result.resting === "unchanged") return null;
   if (result.resting) return result.resting;
   if (result.error !== undefined) return "error";
   return result.interrupted ? "interrupted" : "idle";

@@ -388,7 +388,7 @@ const GOES_ON = `($6::json #>> '{command,resume}' IS NOT NULL
   OR ($6::json -> 'command' IS NULL AND $6::json #>> '{input}' IS NULL))`;
 const CREATE_ON_THREAD = `
   WITH before AS (
-    SELECT thread_id, active_runs, status,
+    SELECT thread_id, active_runs, status = 'interrupted' OR (active_runs = 0 AND interrupts <> '{}') AS asks,
       active_runs = 0 AND coalesce(writing_until < now(), true) AS free,
       active_runs = 0 AND writer IS NULL AND state_updated_at = created_at AS empty
     FROM threads WHERE thread_id = $2::uuid AND metadata @> $17::jsonb FOR UPDATE
@@ -402,12 +402,12 @@ const CREATE_ON_THREAD = `
           + CASE WHEN $11::uuid IS NOT NULL AND b.free THEN 1 ELSE 0 END
     FROM before b
     WHERE t.thread_id = b.thread_id AND (b.active_runs = 0 OR $7::text <> 'reject')
-    RETURNING b.free, b.status AS status_before, t.metadata AS thread_metadata,
+    RETURNING b.free, b.asks, t.metadata AS thread_metadata,
       t.last_stream_position
   ), run AS (
     ${INSERT_RUN}
     SELECT ${NEW_RUN("thread.thread_metadata || $5::jsonb")}, false,
-      CASE WHEN thread.status_before = 'interrupted' AND ${GOES_ON} THEN
+      CASE WHEN thread.asks AND ${GOES_ON} THEN
         (SELECT r.run_id FROM runs r WHERE r.thread_id = $2::uuid AND r.interrupted ORDER BY r.position DESC LIMIT 1)
       END,
       CASE WHEN ${STARTS_AT_ONCE} THEN thread.last_stream_position END,
