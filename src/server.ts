@@ -19,7 +19,7 @@ import {
   type Closers,
 } from "./server/project.ts";
 import { openMigrated, openStorage, registerSystemAssistants } from "./server/storage.ts";
-import { toJson } from "./storage/json.ts";
+import { toWireJson } from "./storage/json.ts";
 import { answers } from "./storage/open.ts";
 import { createTraceOutbox } from "./storage/trace-outbox.ts";
 
@@ -131,7 +131,7 @@ async function compose(
     http: config.http,
     customApp,
     mountPrefix,
-    serialise: toJson,
+    serialise: toWireJson,
     trace: (run) => toTrace(observer, run),
     metrics: config.metrics?.enabled === false ? undefined : () => metrics.render(),
     info: () => toInfo({ observer, database, graphs }),

@@ -81,10 +81,11 @@ export function toNewRun(options: {
 }): NewRun {
   const { threadId, temporary, body, assistant, request } = options;
   const own = assistant.config as RunKwargs["config"];
+  const given = { ...body.config?.configurable, ...toPlace(body) };
   const config: RunKwargs["config"] = {
     ...own,
     ...body.config,
-    configurable: { ...own.configurable, ...body.config?.configurable, ...toPlace(body) },
+    configurable: { ...own.configurable, ...given },
   };
   const kwargs: RunKwargs = {
     input: body.input,
@@ -103,9 +104,6 @@ export function toNewRun(options: {
     protocol: request.protocol,
     strict_resume: body.strict_resume,
   };
-  const settings = Object.fromEntries(
-    Object.entries(config.configurable ?? {}).filter(([key]) => !PLACE.has(key)),
-  );
   return {
     run_id: request.runId ?? uuid7(),
     thread_id: threadId,
@@ -113,11 +111,16 @@ export function toNewRun(options: {
     graph_id: assistant.graph_id,
     metadata: { ...assistant.metadata, ...body.metadata },
     kwargs,
-    thread_config: { ...config, configurable: settings },
+    thread_config: { ...config, configurable: withoutPlace({ ...config.configurable }) },
+    settings: withoutPlace(given),
     multitask_strategy: body.multitask_strategy,
     user_id: request.principal?.identity,
     temporary,
-    origin: { ...toOrigin(temporary, body, assistant, request), headers: options.headers },
+    origin: {
+      ...toOrigin(temporary, body, assistant, request),
+      ...(own.configurable && { given: Object.keys(given) }),
+      headers: options.headers,
+    },
     afterSeconds: body.after_seconds ?? 0,
     idempotency: request.idempotency,
     ttl: body.ttl,
@@ -129,6 +132,10 @@ export function toNewRun(options: {
         ? "unless_claimed"
         : "on_demand",
   };
+}
+
+function withoutPlace(configurable: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(configurable).filter(([key]) => !PLACE.has(key)));
 }
 
 function toOrigin(

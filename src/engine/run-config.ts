@@ -40,13 +40,22 @@ function toMatcher(patterns: readonly string[] | undefined): (name: string) => b
   return (name) => expression.test(name);
 }
 
+/** The assistant's settings, what earlier runs of the thread asked for, and what this one does; the last one wins. */
+function toSettings({ origin, kwargs }: RunRecord): Record<string, unknown> {
+  const { configurable = {} } = kwargs.config;
+  const { settings, given = Object.keys(configurable) } = origin;
+  if (settings === undefined) return configurable;
+  const asked = given.filter((key) => key in configurable).map((key) => [key, configurable[key]]);
+  return { ...configurable, ...settings, ...(Object.fromEntries(asked) as object) };
+}
+
 /**
  * What a graph finds in `config.configurable`. The client's values come first, so that what the server knows
  * (ids, user, headers) overwrites them.
  */
 export function toConfigurable(run: RunRecord): Record<string, unknown> {
   const { headers, user, permissions } = run.origin;
-  const client = Object.entries(run.kwargs.config.configurable ?? {}).filter(
+  const client = Object.entries(toSettings(run)).filter(
     // LangGraph's own channel into a run, and the server's: a client must not reach either.
     ([key]) => !key.startsWith("__") && !key.startsWith("langgraph_auth"),
   );

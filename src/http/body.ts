@@ -89,14 +89,25 @@ function toReason(issue: z.core.$ZodIssue): string {
 async function readText(c: Context, maxBytes: number): Promise<string> {
   const tooLarge = (): ServerError =>
     new ServerError("payload_too_large", `The body is larger than ${maxBytes} bytes.`);
+  const encoding = c.req.header("content-encoding") ?? "identity";
+  if (encoding.toLowerCase() !== "identity") {
+    throw new ServerError(
+      "invalid_json",
+      `The body comes with Content-Encoding "${encoding}", which this server does not read: send it as it is.`,
+    );
+  }
   const length = c.req.header("content-length");
   if (Number(length ?? 0) > maxBytes) throw tooLarge();
   // The HTTP parser holds a client to the length it announced; without one, only counting helps.
   // What a project's middleware has read already is kept by Hono.
-  const bytes =
+  const reading =
     length === undefined && !c.req.raw.bodyUsed
-      ? await readAtMost(c.req.raw.body, maxBytes)
-      : await c.req.arrayBuffer();
+      ? readAtMost(c.req.raw.body, maxBytes)
+      : c.req.arrayBuffer();
+  // What fails here is the client's connection.
+  const bytes = await reading.catch((cause: unknown) => {
+    throw new ServerError("invalid_json", "The body did not arrive as a whole.", { cause });
+  });
   if (!bytes || bytes.byteLength > maxBytes) throw tooLarge();
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);

@@ -20,7 +20,7 @@ import { toRun } from "../http/routes/runs.ts";
 import type { Logger } from "../observability/log.ts";
 import type { Observer } from "../observability/observer.ts";
 import type { Database } from "../storage/database.ts";
-import { toJson } from "../storage/json.ts";
+import { toWireJson } from "../storage/json.ts";
 import { sharedSecret } from "../storage/secrets.ts";
 import { ownVersion, toTrace } from "./info.ts";
 import type { Closers } from "./project.ts";
@@ -80,7 +80,7 @@ export async function openEngine(database: Database, given: EngineGiven) {
   closers.push(async () => threadWatch.close());
   const events = new EventLog({
     repository: runEvents,
-    serialise: toJson,
+    serialise: toWireJson,
     watch,
     askToLog,
     announce: (runId) => mailbox.send({ kind: "changed", run_ids: [runId] }),
@@ -98,7 +98,7 @@ export async function openEngine(database: Database, given: EngineGiven) {
     config: config.webhooks,
     secret: config.webhooks.secret ?? (await sharedSecret(database, "webhooks")),
     show: (run) => toRun(run, toTrace(observer, run)),
-    serialise: toJson,
+    serialise: toWireJson,
     loopback: given.inProcess,
     userAgent: `aegra/${ownVersion()}`,
     timeoutMs: WEBHOOK_TIMEOUT_MS,

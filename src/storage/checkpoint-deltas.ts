@@ -4,6 +4,7 @@ import type {
   SerializerProtocol,
 } from "@langchain/langgraph-checkpoint";
 import type { CheckpointAddress } from "./checkpoint-rows.ts";
+import { load } from "./checkpoint-values.ts";
 import type { Queryable } from "./database.ts";
 
 interface HistoryRow {
@@ -73,7 +74,7 @@ export async function readDeltaHistory(
   const histories = new Map<string, DeltaChannelHistory>(
     channels.map((channel) => [channel, { writes: [] }]),
   );
-  const values = await Promise.all(rows.map(({ type, blob }) => serde.loadsTyped(type, blob)));
+  const values = await Promise.all(rows.map(({ type, blob }) => load(serde, type, blob)));
   for (const [index, { is_seed, task_id, channel }] of rows.entries()) {
     const history = histories.get(channel);
     if (!history) continue;

@@ -5,7 +5,10 @@ import type {
   CheckpointTuple,
   SerializerProtocol,
 } from "@langchain/langgraph-checkpoint";
+import { load } from "./checkpoint-values.ts";
 import type { Queryable } from "./database.ts";
+
+const encoder = new TextEncoder();
 
 /** Which checkpoints to read; without an id the newest. Empty fields do not restrict. */
 export interface CheckpointQuery {
@@ -135,19 +138,19 @@ async function toTuple(
   const [values, pendingWrites, metadata] = await Promise.all([
     Promise.all(
       channels.map(
-        async ([[name, type], bytes]) => [name, await serde.loadsTyped(type, bytes)] as const,
+        async ([[name, type], bytes]) => [name, await load(serde, type, bytes)] as const,
       ),
     ),
     Promise.all(
       writes.map(async ([[taskId, channel, type], bytes]): Promise<[string, string, unknown]> => [
         taskId,
         channel,
-        await serde.loadsTyped(type, bytes),
+        await load(serde, type, bytes),
       ]),
     ),
-    serde.loadsTyped("json", row.metadata),
+    load(serde, "json", encoder.encode(row.metadata)) as Promise<CheckpointTuple["metadata"]>,
   ]);
-  checkpoint.channel_values = Object.fromEntries(values);
+  checkpoint.channel_values = Object.fromEntries(values.filter(([, value]) => value !== undefined));
   if (checkpoint.v < 4 && parent_checkpoint_id !== null) {
     await addPendingSends(database, serde, { row, checkpoint, parentId: parent_checkpoint_id });
   }
@@ -191,7 +194,7 @@ async function addPendingSends(
   if (rows.length === 0) return;
   const versions = Object.values(checkpoint.channel_versions);
   checkpoint.channel_values[TASKS] = await Promise.all(
-    rows.map(({ type, blob }) => serde.loadsTyped(type, blob)),
+    rows.map(({ type, blob }) => load(serde, type, blob)),
   );
   checkpoint.channel_versions[TASKS] = versions.length > 0 ? maxChannelVersion(...versions) : 1;
 }

@@ -5,20 +5,31 @@ import { flattenMessage } from "./message-json.ts";
 const MAX_DEPTH = 1_000;
 
 /**
- * The text of a `json` or `jsonb` parameter: what `JSON.stringify` gives, except that
- * - LangChain messages are flat, `{type, content, id, ...}`, as the LangGraph API has them;
- * - what JSON has no word for is written so that it can be read: BigInt as a string, Map as an object (as an
- *   array of entries where a key is not a string), Set as an array, Error as `{error, message}`, bytes as
- *   base64, a cycle as "[Circular]", a missing value as null;
- * - what `jsonb` refuses, NUL characters and lone surrogates, becomes U+FFFD.
+ * The text of a `json` or `jsonb` parameter: what `toWireJson` gives, but for what `jsonb` refuses: NUL characters and
+ * lone surrogates become U+FFFD.
  *
  * @throws ServerError `invalid_request` when the value is nested deeper than 1,000 levels.
  */
 export function toJson(value: unknown): string {
+  const text = toWireJson(value);
+  return text.includes(String.raw`\u`) ? withoutRefused(text) : text;
+}
+
+/**
+ * JSON as clients get it: what `JSON.stringify` gives, except that
+ * - LangChain messages are flat, `{type, content, id, ...}`, as the LangGraph API has them;
+ * - what JSON has no word for is written so that it can be read: BigInt as a string, Map as an object (as an
+ *   array of entries where a key is not a string), Set as an array, Error as `{error, message}`, bytes as
+ *   base64, a cycle as "[Circular]", a missing value as null.
+ *
+ * Half of a surrogate pair stays what it is: a model's tokens may part a pair, and whoever joins them has it whole.
+ *
+ * @throws ServerError `invalid_request` when the value is nested deeper than 1,000 levels.
+ */
+export function toWireJson(value: unknown): string {
   // `stringify` has no text for undefined and functions, which its type does not say.
   const text = JSON.stringify(toPlain(value, [])) as string | undefined;
-  if (text === undefined) return "null";
-  return text.includes(String.raw`\u`) ? withoutRefused(text) : text;
+  return text ?? "null";
 }
 
 /**

@@ -34,6 +34,10 @@ export interface RunOrigin {
   base_url?: string | undefined;
   /** Request headers a graph may read from its `configurable`. */
   headers?: Record<string, string> | undefined;
+  /** What earlier runs of the thread asked for in their `configurable`. */
+  settings?: Record<string, unknown> | undefined;
+  /** Which keys of `configurable` are the run's own, where its assistant has some too. */
+  given?: string[] | undefined;
   /** The authenticated user as the handler returned it; graphs read it, the API never shows it. */
   user?: Record<string, unknown> | undefined;
   permissions?: string[] | undefined;
@@ -94,6 +98,8 @@ export interface NewRun {
   kwargs: RunKwargs;
   /** The config without what the server adds; a graph factory gets it when the thread's state is read. */
   thread_config: Record<string, unknown>;
+  /** What of `configurable` the run itself asked for: it holds for later runs of the thread. */
+  settings: Record<string, unknown>;
   multitask_strategy: MultitaskStrategy;
   user_id: string | undefined;
   temporary: boolean;
@@ -226,6 +232,7 @@ export function createRunRepository(database: Queryable): RunRepository {
             toContained(run.filter),
             run.ttl?.ttl ?? null,
             run.ttl?.strategy ?? null,
+            toJson(run.settings),
           ]);
       const result = await creating.catch((error: unknown) => {
         if (isKeyTaken(error)) return undefined;
@@ -352,8 +359,9 @@ const INSERT_RUN = `INSERT INTO runs (run_id, thread_id, assistant_id, graph_id,
 
 const NEW_RUN = (
   metadata: string,
+  origin = "$9::json",
 ): string => `$1::uuid, $2::uuid, $3::uuid, $4::text, ${metadata}, $6::json,
-  $7::text, $8::text, $9::json, now() + $10::float8 * interval '1 second', $14::text, $15::text`;
+  $7::text, $8::text, ${origin}, now() + $10::float8 * interval '1 second', $14::text, $15::text`;
 
 const LEASE_OF = (
   claimed: string,
@@ -386,9 +394,11 @@ const STARTS_AT_ONCE = "$11::uuid IS NOT NULL AND thread.free";
 // An answer, or no input at all. Whatever else a run brings, the question of the run before is left behind.
 const GOES_ON = `($6::json #>> '{command,resume}' IS NOT NULL
   OR ($6::json -> 'command' IS NULL AND $6::json #>> '{input}' IS NULL))`;
+const WITH_SETTINGS = `CASE WHEN thread.settings = '{}' THEN $9::json
+  ELSE ($9::jsonb || jsonb_build_object('settings', thread.settings))::json END`;
 const CREATE_ON_THREAD = `
   WITH before AS (
-    SELECT thread_id, active_runs, status = 'interrupted' OR (active_runs = 0 AND interrupts <> '{}') AS asks,
+    SELECT thread_id, active_runs, settings, status = 'interrupted' OR (active_runs = 0 AND interrupts <> '{}') AS asks,
       active_runs = 0 AND coalesce(writing_until < now(), true) AS free,
       active_runs = 0 AND writer IS NULL AND state_updated_at = created_at AS empty
     FROM threads WHERE thread_id = $2::uuid AND metadata @> $17::jsonb FOR UPDATE
@@ -396,17 +406,18 @@ const CREATE_ON_THREAD = `
     UPDATE threads t
     SET status = 'busy', active_runs = t.active_runs + 1, updated_at = now(),
         metadata = t.metadata || jsonb_build_object('graph_id', $4::text, 'assistant_id', $3::uuid),
-        config = $16::jsonb,
+        config = jsonb_set($16::jsonb, '{configurable}', ($16::jsonb -> 'configurable') || t.settings || $20::jsonb),
+        settings = t.settings || $20::jsonb,
         ttl_minutes = coalesce($18::float8, t.ttl_minutes), ttl_strategy = coalesce($19::text, t.ttl_strategy),
         last_stream_position = t.last_stream_position
           + CASE WHEN $11::uuid IS NOT NULL AND b.free THEN 1 ELSE 0 END
     FROM before b
     WHERE t.thread_id = b.thread_id AND (b.active_runs = 0 OR $7::text <> 'reject')
-    RETURNING b.free, b.asks, t.metadata AS thread_metadata,
+    RETURNING b.free, b.asks, b.settings, t.metadata AS thread_metadata,
       t.last_stream_position
   ), run AS (
     ${INSERT_RUN}
-    SELECT ${NEW_RUN("thread.thread_metadata || $5::jsonb")}, false,
+    SELECT ${NEW_RUN("thread.thread_metadata || $5::jsonb", WITH_SETTINGS)}, false,
       CASE WHEN thread.asks AND ${GOES_ON} THEN
         (SELECT r.run_id FROM runs r WHERE r.thread_id = $2::uuid AND r.interrupted ORDER BY r.position DESC LIMIT 1)
       END,

@@ -150,9 +150,9 @@ const COPY = `
   copy AS (
     INSERT INTO threads
       (thread_id, status, resting_status, metadata, config, values, interrupts, error, state_updated_at, writer,
-        ttl_minutes, ttl_strategy)
+        ttl_minutes, ttl_strategy, settings)
     SELECT $2::uuid, resting_status, resting_status, $3::jsonb, config, values, interrupts, error,
-      state_updated_at, $2::uuid, ttl_minutes, ttl_strategy
+      state_updated_at, $2::uuid, ttl_minutes, ttl_strategy, settings
     FROM original RETURNING ${THREAD_COLUMNS}
   )
   SELECT copy.*, original.active_runs > 0 AS active FROM copy, original`;

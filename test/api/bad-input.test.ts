@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { gzipSync } from "node:zlib";
 import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
 import { afterEach, beforeAll, expect, it } from "vitest";
@@ -67,6 +68,19 @@ describeDatabases("bad input", (databases) => {
     expect((await send("/threads", { body: invalid })).problem).toMatchObject({
       code: "invalid_json",
       detail: "The body is not valid UTF-8.",
+    });
+  });
+
+  it("says that it reads no compressed bodies", async () => {
+    const response = await fetch(`${server.url}/threads`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "content-encoding": "gzip" },
+      body: gzipSync("{}"),
+    });
+    expect(response.status).toBe(422);
+    expect(await response.json()).toMatchObject({
+      code: "invalid_json",
+      detail: expect.stringContaining('Content-Encoding "gzip"') as string,
     });
   });
 

@@ -26,7 +26,10 @@ describeDatabases("fields of a run", (databases) => {
   const feed = createFeed();
   let server: TestServer;
   beforeAll(async () => {
-    const graphs = { five, approval, nested, twoQuestions, feed: feed.graph };
+    const settings = single((_state, { configurable: { model, tone, size } = {} }) => ({
+      trail: [JSON.stringify({ model, tone, size })],
+    }));
+    const graphs = { five, approval, nested, settings, twoQuestions, feed: feed.graph };
     server = await startServer(databases, registryOf(graphs));
   });
   const post = (path: string, json: object, headers: Record<string, string> = {}) =>
@@ -362,6 +365,43 @@ describeDatabases("fields of a run", (databases) => {
         trail: { length: 5 },
       });
     }
+  });
+
+  it("what a run asks for in its configurable holds for the thread, above its assistant's", async () => {
+    const { client } = server;
+    const assistant = await client.assistants.create({
+      graphId: "settings",
+      config: { configurable: { model: "small", tone: "kind" } },
+    });
+    const { thread_id } = await client.threads.create();
+    const seen = async (configurable?: Record<string, unknown>) => {
+      const { trail } = (await client.runs.wait(thread_id, assistant.assistant_id, {
+        input: { input: "x" },
+        ...(configurable && { config: { configurable } }),
+      })) as Values;
+      return JSON.parse(trail.at(-1)!) as unknown;
+    };
+    expect(await seen({ model: "large", size: 1 })).toEqual({
+      model: "large",
+      tone: "kind",
+      size: 1,
+    });
+    expect(await seen({ size: 2 })).toEqual({ model: "large", tone: "kind", size: 2 });
+    const thread = (await client.threads.get(thread_id)) as { config?: unknown };
+    expect(thread.config).toMatchObject({
+      configurable: { model: "large", tone: "kind", size: 2 },
+    });
+    // A change of the assistant reaches its threads, but for what they asked for themselves.
+    await client.assistants.update(assistant.assistant_id, {
+      config: { configurable: { model: "tiny", tone: "curt" } },
+    });
+    expect(await seen()).toEqual({ model: "large", tone: "curt", size: 2 });
+    expect(await seen({ model: "tiny" })).toEqual({ model: "tiny", tone: "curt", size: 2 });
+    const copy = await client.threads.copy(thread_id);
+    const copied = (await client.runs.wait(copy.thread_id, "settings", {
+      input: { input: "x" },
+    })) as Values;
+    expect(JSON.parse(copied.trail.at(-1)!)).toEqual({ model: "tiny", size: 2 });
   });
 });
 

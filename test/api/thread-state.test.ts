@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Checkpoint, ThreadState } from "@langchain/langgraph-sdk";
+import { Annotation, StateGraph } from "@langchain/langgraph";
 import { beforeAll, expect, it } from "vitest";
 import { describeDatabases } from "../support/databases.ts";
 import {
@@ -9,18 +10,29 @@ import {
   nestedQuestion,
   registryOf,
   routed,
-  type Trail,
+  Trail,
 } from "../support/graphs.ts";
 import { request, startServer, type TestServer } from "../support/server.ts";
 
 type Values = typeof Trail.State;
+
+/** Keeps its input, or a function, which JSON has no word for. */
+const odd = new StateGraph(
+  Annotation.Root({ ...Trail.spec, input: Annotation<unknown>(), out: Annotation<unknown>() }),
+)
+  .addNode("odd", ({ input }) => ({
+    trail: ["odd"],
+    out: input === "function" ? () => 1 : input,
+  }))
+  .addEdge("__start__", "odd")
+  .compile();
 
 describeDatabases("thread state", (databases) => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startServer(
       databases,
-      registryOf({ five, approval, nested, nestedQuestion, routed }),
+      registryOf({ five, approval, nested, nestedQuestion, odd, routed }),
     );
   });
 
@@ -308,5 +320,23 @@ describeDatabases("thread state", (databases) => {
       raiseError: false,
     });
     expect(answer).toMatchObject({ __error__: { message: expect.any(String) as string } });
+  });
+
+  it("is still there after a value that cannot be kept, and after one that looks like LangChain's", async () => {
+    const { client } = server;
+    const impostor = { lc: 1, type: "constructor", id: ["x"], kwargs: {} };
+    for (const [input, kept] of [
+      ["function", undefined],
+      [impostor, impostor],
+    ] as const) {
+      const { thread_id } = await client.threads.create();
+      await client.runs.wait(thread_id, "odd", { input: { input } });
+      const state = await client.threads.getState(thread_id);
+      expect(state).toMatchObject({ next: [], values: { trail: ["odd"] } });
+      expect((state.values as { out?: unknown }).out).toEqual(kept);
+      expect((await client.threads.getHistory(thread_id)).length).toBeGreaterThan(1);
+      const again = await client.runs.wait(thread_id, "odd", { input: { input: "x" } });
+      expect(again).toMatchObject({ trail: ["odd", "odd"], out: "x" });
+    }
   });
 });

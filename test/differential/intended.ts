@@ -291,6 +291,17 @@ const resources: readonly Intended[] = [
     at: ["a run from an older checkpoint/and the next run/body/trail/*"],
   },
   {
+    id: "ids-of-none",
+    reason: "A search for an empty list of ids finds nothing.",
+    at: ["threads, searched/none by their ids/body/**"],
+    when: left,
+  },
+  {
+    id: "settings-of-a-thread",
+    reason: "A change of an assistant reaches the threads it has run on.",
+    at: ["settings of a thread/after a change/body/**"],
+  },
+  {
     id: "runs-have-their-own-metadata",
     reason: "A run has its own graph's metadata, also on a thread another graph runs on.",
     at: ["a run on a busy thread/*/body/metadata/*", "cancel a waiting run/run/body/metadata/*"],

@@ -40,8 +40,30 @@ export const resourceCases: Cases = {
     await search("oldest first", { sort_by: "created_at", sort_order: "asc" });
     await search("by status", { status: "interrupted" });
     await search("two fields", { select: ["thread_id", "metadata"] });
+    await search("none by their ids", { ids: [] });
     await search("by more metadata", { metadata: { mark, n: 2 } });
     await probe.send("count", "POST /threads/count", { body: { metadata: { mark } } });
+  },
+  "settings of a thread": async (probe) => {
+    const { assistant_id: assistant } = await probe.client.assistants.create({
+      graphId: "inspect",
+      config: { configurable: { model: "small" } },
+    });
+    const thread = await probe.thread();
+    const run = (label: string, configurable?: Record<string, unknown>): Promise<unknown> =>
+      probe.send(label, `POST /threads/${thread}/runs/wait`, {
+        body: {
+          assistant_id: assistant,
+          ...INPUT,
+          ...(configurable && { config: { configurable } }),
+        },
+      });
+    await run("first", { size: 1 });
+    await run("second");
+    await probe.client.assistants.update(assistant, {
+      config: { configurable: { model: "tiny" } },
+    });
+    await run("after a change");
   },
   "a history": async (probe) => {
     const thread = await probe.thread();
