@@ -3,7 +3,7 @@
  *
  *     starting --ready--> serving --source changed--> serving, with other graphs
  *        |                   '------configuration changed----> ends with RESTART
- *        '--failed--> ends with 1; after a restart: waiting --any change--> ends with RESTART
+ *        '--failed--> ends with 1 or 2; after a restart: waiting --any change--> ends with RESTART
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, extname, relative } from "node:path";
@@ -43,8 +43,8 @@ async function run(options: DevServerOptions): Promise<void> {
   try {
     serving = await serve(options, { mode: "dev", adjust: keepPort });
   } catch (error) {
-    reportFailure(error);
-    if (!previous) process.exit(1);
+    const exitCode = reportFailure(error);
+    if (!previous) process.exit(exitCode);
     process.stderr.write("Waiting for a change.\n");
     watchTree(options.cwd, {
       quietMs: QUIET_MS,

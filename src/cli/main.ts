@@ -1,13 +1,10 @@
 #!/usr/bin/env node
 import { cac } from "cac";
 
-import { reportFailure } from "./failure.ts";
+import { reportFailure, WRONG_USAGE } from "./failure.ts";
 import { parseServeOptions } from "./options.ts";
 import type { RawOptions } from "./options.ts";
 import { readVersion } from "./serve.ts";
-
-/** The command line was wrong; a command that failed ends with 1. */
-const WRONG_USAGE = 2;
 
 const cli = cac("aegra");
 
@@ -37,12 +34,9 @@ cli
   )
   .option("--workers <count>", "Runs each process executes at the same time (default: 10)")
   .option("--processes <count>", "Processes that share the port; needs PostgreSQL (default: 1)")
-  .action(async (raw: RawOptions & { processes?: unknown }) => {
+  .action(async (raw: RawOptions) => {
     const { start } = await import("./start.ts");
-    const processes = Number(raw.processes ?? 1);
-    if (!(Number.isInteger(processes) && processes >= 1 && processes <= 256))
-      refuse("--processes must be a whole number from 1 to 256.");
-    await start(parseServeOptions(raw), processes);
+    await start(parseServeOptions(raw));
   });
 
 cli
@@ -115,6 +109,5 @@ try {
   await cli.runMatchedCommand();
 } catch (error) {
   if (error instanceof Error && error.name === "CACError") refuse(error.message);
-  reportFailure(error);
-  process.exit(1);
+  process.exit(reportFailure(error));
 }

@@ -17,23 +17,29 @@ export interface RawOptions {
   logLevel?: unknown;
   role?: unknown;
   workers?: unknown;
+  processes?: unknown;
 }
 
-/** The command line as the rest of the code wants it. A port that is no number is refused with the config. */
+/** The command line as the rest of the code wants it. A number that is none is refused with the config. */
 export function parseServeOptions(raw: RawOptions): ServeOptions {
   return {
     cwd: toText(raw.cwd) ?? process.cwd(),
     configPath: toText(raw.config),
     flags: {
       host: toText(raw.host),
-      port: raw.port === undefined ? undefined : Number(raw.port),
+      port: toNumber(raw.port),
       logLevel: toText(raw.logLevel),
       role: toText(raw.role),
-      workers: raw.workers === undefined ? undefined : Number(raw.workers),
+      workers: toNumber(raw.workers),
+      processes: toNumber(raw.processes),
     },
   };
 }
 
 function toText(value: unknown): string | undefined {
   return typeof value === "string" || typeof value === "number" ? String(value) : undefined;
+}
+
+function toNumber(value: unknown): number | undefined {
+  return value === undefined ? undefined : Number(value);
 }

@@ -5,7 +5,8 @@ import { serve } from "./serve.ts";
 import { closeOnSignal } from "./shutdown.ts";
 
 /** `aegra start`: serves until a signal comes, in so many processes. */
-export async function start(options: ServeOptions, processes: number): Promise<void> {
+export async function start(options: ServeOptions): Promise<void> {
+  const processes = options.flags.processes ?? 1;
   if (cluster.isPrimary && processes > 1) {
     const { superviseProcesses } = await import("./processes.ts");
     await superviseProcesses(options, processes);

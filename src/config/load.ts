@@ -4,7 +4,7 @@ import { addVariables, processEnvironment, readEnvFile, readEnvironment } from "
 import type { EnvironmentValues, Variables } from "./env.ts";
 import { CONFIG_FILES, readConfigFile } from "./file.ts";
 import type { ReadConfigFile } from "./file.ts";
-import { toStartupError } from "./problems.ts";
+import { COMMAND_LINE, toStartupError } from "./problems.ts";
 import type { Problem } from "./problems.ts";
 import { logLevelSchema, roleSchema } from "./schema.ts";
 import { toWebhooks } from "./webhooks.ts";
@@ -77,10 +77,11 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
   const directUrl = environment.directUrl ?? readDatabaseUrl(file, "direct_url", problems);
   const role = flags.role ?? environment.role ?? "all";
   if (role !== "all" && databaseUrl === undefined) {
+    const asked = flags.role === undefined ? `AEGRA_ROLE=${role}` : `--role ${role}`;
     problems.push({
-      source: flags.role === undefined ? "environment" : "command line",
-      key: flags.role === undefined ? "AEGRA_ROLE" : "--role",
-      message: `${role} needs PostgreSQL, which several processes share: set DATABASE_URL`,
+      source: "environment",
+      key: "DATABASE_URL",
+      message: `must be set: ${asked} needs PostgreSQL, which several processes share`,
     });
   }
   const langfuse = toLangfuse(environment.langfuse, file, { env, problems });
@@ -296,38 +297,25 @@ function readFlags(
   role: Role | undefined;
   workers: number | undefined;
 } {
-  const { host, port, workers } = flags;
+  const { host, port, workers, processes } = flags;
+  const refuse = (key: string, message: string): void => {
+    problems.push({ source: COMMAND_LINE, key, message });
+  };
+  const checkNumber = (key: string, number: number | undefined, range: [number, number]): void => {
+    if (number === undefined) return;
+    const [min, max] = range;
+    if (Number.isInteger(number) && number >= min && number <= max) return;
+    refuse(key, `must be a whole number from ${min} to ${max}`);
+  };
   const role = roleSchema.options.find((known) => known === flags.role);
-  if (flags.role !== undefined && role === undefined) {
-    problems.push({
-      source: "command line",
-      key: "--role",
-      message: `must be one of ${roleSchema.options.join(", ")}`,
-    });
-  }
-  if (workers !== undefined && !(Number.isInteger(workers) && workers >= 1 && workers <= 1_000)) {
-    problems.push({
-      source: "command line",
-      key: "--workers",
-      message: "must be a whole number from 1 to 1000",
-    });
-  }
-  if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65_535)) {
-    problems.push({
-      source: "command line",
-      key: "--port",
-      message: "must be a whole number from 0 to 65535",
-    });
-  }
+  if (flags.role !== undefined && role === undefined)
+    refuse("--role", `must be one of ${roleSchema.options.join(", ")}`);
+  checkNumber("--workers", workers, [1, 1_000]);
+  checkNumber("--processes", processes, [1, 256]);
+  checkNumber("--port", port, [0, 65_535]);
   const logLevel = logLevelSchema.options.find((level) => level === flags.logLevel);
-  if (flags.logLevel !== undefined && logLevel === undefined) {
-    const choices = logLevelSchema.options.join(", ");
-    problems.push({
-      source: "command line",
-      key: "--log-level",
-      message: `must be one of ${choices}`,
-    });
-  }
+  if (flags.logLevel !== undefined && logLevel === undefined)
+    refuse("--log-level", `must be one of ${logLevelSchema.options.join(", ")}`);
   return { host, port, logLevel, role, workers };
 }
 

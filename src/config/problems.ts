@@ -1,8 +1,11 @@
 import { ServerError } from "../errors.ts";
 
+/** The source of a problem that is in a flag. */
+export const COMMAND_LINE = "command line";
+
 /** One thing a person has to change before the server can start. */
 export interface Problem {
-  /** Where it is written: a file, or the environment. */
+  /** Where it is written: a file, the environment, or `COMMAND_LINE`. */
   source: string;
   /** The key or variable; empty where the whole file is meant. */
   key: string;
@@ -19,4 +22,11 @@ export function toStartupError(problems: readonly Problem[]): ServerError {
       ? "The configuration has a problem:"
       : `The configuration has ${problems.length} problems:`;
   return new ServerError("startup_failed", [title, ...lines].join("\n"), { details: { problems } });
+}
+
+/** Whether a refusal is about a flag that no project could have taken, whatever else is wrong. */
+export function isWrongUsage(error: unknown): boolean {
+  if (!(error instanceof ServerError)) return false;
+  const { problems } = Object(error.details) as { problems?: Problem[] };
+  return problems?.some(({ source }) => source === COMMAND_LINE) ?? false;
 }

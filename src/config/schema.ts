@@ -425,6 +425,8 @@ export interface Flags {
   role?: string | undefined;
   /** Runs executed at the same time. */
   workers?: number | undefined;
+  /** Processes that share the port. Only checked here, with everything else; the command starts them. */
+  processes?: number | undefined;
 }
 
 function isRegExp(source: string): boolean {

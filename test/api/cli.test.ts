@@ -81,6 +81,30 @@ describe("the command line", () => {
     expect(await refusal(["start", "--prot", "1"], {}, 2)).toContain("Unknown option `--prot`");
     expect(await refusal(["db", "drop"], {}, 2)).toContain('Unknown action "drop"');
   });
+
+  test.each([
+    ["start", "--port", "abc"],
+    ["dev", "--port", "70000"],
+    ["dev", "--no-reload", "--log-level", "loud"],
+    ["start", "--role", "foo"],
+    ["start", "--workers", "0"],
+    ["start", "--processes", "0"],
+    ["start", "--processes", "257"],
+    ["traces", "flush", "--timeout", "abc"],
+  ])("ends with 2 for a wrong value: %s %s %s", async (...args) => {
+    const wrong = args.findLast((arg) => arg.startsWith("--"));
+    expect(await refusal(args, {}, 2)).toContain(`${wrong} must be`);
+  });
+
+  test("ends with 1 where its values are right and something else is not", async () => {
+    for (const args of [
+      ["start", "--role", "worker"],
+      ["start", "--processes", "2"],
+    ]) {
+      expect(await refusal(args)).toMatch(/DATABASE_URL/u);
+    }
+    expect(await refusal(["start", "--config", "absent.json"])).toContain("does not exist");
+  });
 });
 
 describe("a start that cannot be", () => {
@@ -96,12 +120,14 @@ describe("a start that cannot be", () => {
   test("lists all problems at once", async () => {
     await project.write("aegra.json", { graphs: { agent: 1 }, port: "x" });
     await project.write(".env", "LANGFUSE_LOGGING=perhaps\n");
-    const output = await refusal(["start", "--log-level", "loud"], { PORT: "99999" });
-    expect(output).toContain("The configuration has 5 problems:");
+    const flags = ["--log-level", "loud", "--processes", "0"];
+    const output = await refusal(["start", ...flags], { PORT: "99999" }, 2);
+    expect(output).toContain("The configuration has 6 problems:");
     expect(output).toContain(`${project.path("aegra.json")}: graphs.agent `);
     expect(output).toContain('environment: LANGFUSE_LOGGING must be true or false, not "perhaps"');
     expect(output).toContain("environment: PORT must be a whole number");
     expect(output).toContain("command line: --log-level must be one of");
+    expect(output).toContain("command line: --processes must be a whole number from 1 to 256");
   });
 
   test("on a port that somebody asked for and that is taken", async () => {
