@@ -2,7 +2,7 @@ import { v7 as uuid7 } from "@langchain/core/utils/uuid";
 import type { Config } from "../config/schema.ts";
 import { loadLangfuseObserver } from "../observability/langfuse/observer.ts";
 import { createLogger } from "../observability/log.ts";
-import type { Observer } from "../observability/observer.ts";
+import type { Observer, ObserverStatus } from "../observability/observer.ts";
 import { reportOn, type Finding } from "./check.ts";
 import { reasonOf } from "./project.ts";
 
@@ -30,18 +30,20 @@ export async function checkLangfuse(config: Config): Promise<Finding[]> {
     await observer.ready();
     const [status] = observer.status();
     if (status?.state !== "on") {
-      return [
-        report.failed(
-          status?.message ?? "not working",
-          "Runs go on, untraced, until this is mended.",
-        ),
-      ];
+      return [report.failed(status?.message ?? "not working", describeMeanwhile(config, status))];
     }
     const findings = [report.ok(status.message), await checkClock(config)];
     return [...findings, await checkTrace(config, observer)];
   } finally {
     await observer.shutdown(1_000);
   }
+}
+
+/** Only what can deliver lets traces wait: without keys or packages there is nothing that makes any. */
+function describeMeanwhile(config: Config, status: ObserverStatus | undefined): string {
+  if (status?.delivery === undefined) return "Runs go on, untraced, until this is mended.";
+  const limit = config.tracing.spool === "memory" ? ", if the server has not ended by then" : "";
+  return `Runs go on, and their traces are sent once this is mended${limit}.`;
 }
 
 async function checkClock(config: Config): Promise<Finding> {

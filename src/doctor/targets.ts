@@ -22,10 +22,12 @@ async function checkFurtherProject(config: Config, name: string): Promise<Findin
   const keys = config.langfuse.projects?.[name];
   const { mask: _mask, ...langfuse } = config.langfuse;
   const { settings, problem } = toSettings({ ...langfuse, ...keys });
-  const advice = `Check langfuse.projects.${name} and the variables it names; its runs wait until then.`;
-  if (problem !== undefined) return report.failed(problem, advice);
+  const advice = `Check langfuse.projects.${name} and the variables it names;`;
+  if (problem !== undefined)
+    return report.failed(problem, `${advice} its runs are not traced until then.`);
   const answer = await checkProject(settings, AbortSignal.timeout(TIMEOUT_MS));
-  if (answer.kind !== "ok") return report.failed(answer.message, advice);
+  if (answer.kind !== "ok")
+    return report.failed(answer.message, `${advice} its traces wait until then.`);
   return report.ok(`traces go to the project "${answer.projectName}" at ${settings.host}`);
 }
 

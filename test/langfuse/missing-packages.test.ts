@@ -34,7 +34,9 @@ const now = new Date();
 const observation = observer.startRun({ run_id: "r", tags: [], metadata: {}, created_at: now, started_at: now });
 const result = observation.within(() => 42);
 observation.end({ status: "success" });
-console.log(JSON.stringify({ lines, result, traceId: observation.traceId ?? null, status: observer.status() }));
+const { checkLangfuse } = await import("./dist/doctor/langfuse.js");
+const findings = await checkLangfuse({ langfuse: config, tracing: { spool: "disk" } });
+console.log(JSON.stringify({ findings, lines, result, traceId: observation.traceId ?? null, status: observer.status() }));
 `;
 
 test("packages that are not installed: one warning with the line to type, and runs go on untraced", async () => {
@@ -45,6 +47,7 @@ test("packages that are not installed: one warning with the line to type, and ru
     result: number;
     traceId: string | null;
     status: Array<{ state: string; message: string }>;
+    findings: Array<{ message: string; hint: string }>;
   };
   expect(answer.lines).toHaveLength(1);
   expect(answer.lines[0]).toMatchObject({ level: 40 });
@@ -52,4 +55,7 @@ test("packages that are not installed: one warning with the line to type, and ru
   expect(answer).toMatchObject({ result: 42, traceId: null });
   expect(answer.status).toMatchObject([{ state: "misconfigured" }]);
   expect(answer.status[0]?.message).toContain("npm install");
+  expect(answer.findings).toHaveLength(1);
+  expect(answer.findings[0]?.message).toContain("npm install");
+  expect(answer.findings[0]?.hint).toBe("Runs go on, untraced, until this is mended.");
 });

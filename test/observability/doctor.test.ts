@@ -1,5 +1,6 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Config, OtlpTarget } from "../../src/config/schema.ts";
+import { checkLangfuse } from "../../src/doctor/langfuse.ts";
 import { checkTargets } from "../../src/doctor/targets.ts";
 import { openLangfuseReceiver, type LangfuseReceiver } from "../support/langfuse-receiver.ts";
 import { openOtlpReceiver, type OtlpReceiver } from "../support/otlp-receiver.ts";
@@ -80,4 +81,44 @@ test("a backend that is not there, and a project with wrong keys", async () => {
     ["phoenix", "failed"],
   ]);
   expect(found[0]?.message).toContain("refused the keys");
+  expect(found[0]?.hint).toContain("its traces wait until then");
+});
+
+test("a project whose address is none", async () => {
+  const { publicKey, secretKey } = langfuse;
+  const projects = { acme: { publicKey, secretKey, host: "http://" } };
+  const langfuseConfig = { ...base.langfuse, enabled: true, projects };
+  const [found] = await checkTargets(config({ langfuse: langfuseConfig }));
+  expect(found?.hint).toContain("its runs are not traced until then");
+});
+
+describe("a Langfuse that does not work", () => {
+  const check = async (
+    overrides: Partial<Config["langfuse"]>,
+    spool: "disk" | "memory" = "disk",
+  ) => {
+    const { publicKey, secretKey, url: host } = langfuse;
+    const settings = { ...base.langfuse, enabled: true, publicKey, secretKey, host, ...overrides };
+    const tracing = { ...base.tracing, spool };
+    const [found] = await checkLangfuse(config({ langfuse: settings, tracing }));
+    expect(found).toMatchObject({ check: "langfuse", status: "failed" });
+    return found;
+  };
+
+  test("that is not there, or refuses the keys: traces wait", async () => {
+    for (const wrong of [{ host: "http://127.0.0.1:1" }, { secretKey: "wrong" }]) {
+      expect((await check(wrong))?.hint).toBe(
+        "Runs go on, and their traces are sent once this is mended.",
+      );
+      expect((await check(wrong, "memory"))?.hint).toBe(
+        "Runs go on, and their traces are sent once this is mended, if the server has not ended by then.",
+      );
+    }
+  });
+
+  test("whose keys are missing: nothing is traced", async () => {
+    const found = await check({ secretKey: undefined });
+    expect(found?.message).toContain("LANGFUSE_SECRET_KEY is not set");
+    expect(found?.hint).toBe("Runs go on, untraced, until this is mended.");
+  });
 });
