@@ -86,7 +86,13 @@ cli
   });
 
 cli.usage("<command> [options]");
-cli.help();
+// The parser adds what a switch is when it is not given, which reads as if watching were off.
+cli.help((sections) =>
+  sections.map((section) => ({
+    ...section,
+    body: section.body.replaceAll(/^( +--no-.*) \(default: true\)$/gmu, "$1"),
+  })),
+);
 cli.version(readVersion());
 
 function refuse(message: string): never {
