@@ -50,7 +50,9 @@ async function readConfig(
     const config = await loadConfig(options);
     note(report.ok(config.configPath ?? "no config file; defaults and environment"));
     for (const warning of config.warnings) {
-      note(report.warning(warning, "Remove it, or see docs/configuration.md."));
+      note(
+        report.warning(warning, "Remove it, or see docs/configuration.md in node_modules/aegra."),
+      );
     }
     return config;
   } catch (error) {
