@@ -39,3 +39,10 @@ it("pages that messages name are in the package, and said to be there", async ()
     }
   }
 });
+
+it("modules name no source maps, whose sources are not in the package", async () => {
+  const modules = [...packed].filter((path) => path.endsWith(".js"));
+  expect(modules).toContain("dist/index.js");
+  for (const module of modules)
+    expect(await read(module), module).not.toContain("sourceMappingURL");
+});
