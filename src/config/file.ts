@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 
 import type { Problem } from "./problems.ts";
@@ -15,6 +15,20 @@ export interface ReadConfigFile {
   values: ConfigFile;
   /** Sentences about keys without effect. */
   warnings: string[];
+}
+
+/** Whether the project's folder is there; what is wrong goes to `problems`. */
+export async function checkFolder(path: string, problems: Problem[]): Promise<boolean> {
+  const refuse = (message: string): boolean => {
+    problems.push({ source: path, key: "", message });
+    return false;
+  };
+  try {
+    return (await stat(path)).isDirectory() || refuse("is not a folder");
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    return refuse(isAbsent(error) ? "does not exist" : `cannot be read: ${message}`);
+  }
 }
 
 /**
@@ -143,12 +157,15 @@ async function read(path: string, problems: Problem[]): Promise<string | undefin
   try {
     return await readFile(path, "utf8");
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : undefined;
-    if (code === "ENOENT") return undefined;
+    if (isAbsent(error)) return undefined;
     const message = error instanceof Error ? error.message : String(error);
     problems.push({ source: path, key: "", message: `cannot be read: ${message}` });
     return undefined;
   }
+}
+
+function isAbsent(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ENOENT";
 }
 
 function remove(target: Record<string, unknown>, path: readonly PropertyKey[]): void {

@@ -79,6 +79,47 @@ describe("the config file", () => {
     expect(config.configPath).toBeUndefined();
   });
 
+  test("a folder that is none is told as such, not as a missing file", async () => {
+    const absent = join(cwd, "absent");
+    expect(await refusal({}, { cwd: absent })).toBe(
+      `The configuration has a problem:\n  ${absent}: does not exist`,
+    );
+    expect(await refusal({}, { cwd: absent, configPath: "a.json", needsGraphs: false })).toBe(
+      `The configuration has a problem:\n  ${absent}: does not exist`,
+    );
+    await write("file", "");
+    expect(await refusal({}, { cwd: join(cwd, "file") })).toContain("file: is not a folder");
+  });
+
+  test("graphs that are none say what a graph looks like", async () => {
+    const path = join(cwd, "aegra.json");
+    await write("aegra.json", {
+      graphs: {
+        number: 4,
+        list: ["./agent.ts:graph"],
+        nothing: { description: "x" },
+        unnamed: "./agent.ts:",
+        spaces: { path: "./agent.ts: " },
+        empty: "",
+      },
+      http: { app: "./app.ts:" },
+    });
+    const message = await refusal();
+    const form = 'must be "./file.ts:export", or an object with it as "path"';
+    for (const line of [
+      "The configuration has 7 problems:",
+      `${path}: graphs.number ${form}`,
+      `${path}: graphs.list ${form}`,
+      `${path}: graphs.nothing.path expected string, received undefined`,
+      `${path}: graphs.unnamed.path names no export after the colon: it must look like "./file.ts:export"`,
+      `${path}: graphs.spaces.path names no export after the colon`,
+      `${path}: graphs.empty.path must not be empty`,
+      `${path}: http.app names no export after the colon`,
+    ]) {
+      expect(message).toContain(line);
+    }
+  });
+
   test("invalid JSON is named with its line", async () => {
     await write("aegra.json", '{\n  "graphs": {\n    "a": nope\n  }\n}');
     expect(await refusal()).toContain(

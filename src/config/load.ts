@@ -2,7 +2,7 @@ import { dirname, resolve } from "node:path";
 
 import { addVariables, processEnvironment, readEnvFile, readEnvironment } from "./env.ts";
 import type { EnvironmentValues, Variables } from "./env.ts";
-import { CONFIG_FILES, readConfigFile } from "./file.ts";
+import { CONFIG_FILES, checkFolder, readConfigFile } from "./file.ts";
 import type { ReadConfigFile } from "./file.ts";
 import { COMMAND_LINE, toStartupError } from "./problems.ts";
 import type { Problem } from "./problems.ts";
@@ -52,8 +52,9 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
   const cwd = resolve(options.cwd);
   const env = options.env ?? processEnvironment();
   const problems: Problem[] = [];
-  const file = await readConfigFile(cwd, options.configPath, problems);
-  const envFiles = await loadVariables({ cwd, file, env, problems });
+  const isThere = await checkFolder(cwd, problems);
+  const file = isThere ? await readConfigFile(cwd, options.configPath, problems) : undefined;
+  const envFiles = isThere ? await loadVariables({ cwd, file, env, problems }) : [];
   const environment = readEnvironment(env, problems);
   const graphs = toGraphSpecs(file);
   if (options.needsGraphs !== false && problems.length === 0 && Object.keys(graphs).length === 0) {

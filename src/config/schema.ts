@@ -5,17 +5,27 @@ import { z } from "zod";
  * file, environment and flags have been merged. Each option is described here once.
  */
 
-const text = z.string().trim().min(1, "must not be empty");
+const text = z.string().trim().min(1, { error: "must not be empty", abort: true });
 const texts = z.array(z.string());
 const portNumber = z.int("must be a whole number").min(0).max(65_535, "must be at most 65535");
 
 /** `"./agent.ts:graph"`: a file, and after the last colon the export to use. */
-const moduleReference = text.regex(/[^:]/u, 'must look like "./file.ts:export"');
+const moduleReference = text
+  .regex(/[^:]/u, { error: 'must look like "./file.ts:export"', abort: true })
+  .regex(/[^:]$/u, 'names no export after the colon: it must look like "./file.ts:export"');
 
 /** A shorthand string stands for an object with only a path. */
 const graphEntry = z.preprocess(
   (value) => (typeof value === "string" ? { path: value } : value),
-  z.strictObject({ path: moduleReference, description: z.string().optional() }),
+  z.strictObject(
+    { path: moduleReference, description: z.string().optional() },
+    {
+      error: ({ code }) =>
+        code === "invalid_type"
+          ? 'must be "./file.ts:export", or an object with it as "path"'
+          : undefined,
+    },
+  ),
 );
 
 /** CORS of the API, with the names of the langgraph.json format. `max_age` is in seconds. */

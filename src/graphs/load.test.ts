@@ -275,6 +275,21 @@ export function setup(options: Options): never {
     });
   });
 
+  test("a folder is a graph's place only with an index module", async () => {
+    await project.write("lib/agent.ts", "export const graph = 1;\n");
+    expect(await failure("lib")).toEqual({
+      message: "is a folder without an index module; name a file in it",
+      file: project.path("lib"),
+      line: undefined,
+      column: undefined,
+      excerpt: undefined,
+    });
+    await project.write("lib/index.ts", `${echoSource("hello")}\nexport const graph = builder;`);
+    expect(await invoke(await load("lib"))).toEqual({ answer: "hello" });
+    await project.write("broken/index.ts", 'import "./absent.ts";\nexport const graph = 1;\n');
+    expect((await failure("broken")).message).toContain("absent.ts");
+  });
+
   test("a Python file", async () => {
     expect((await failure("agent.py")).message).toBe(
       "is a Python graph; this server runs LangGraph.js graphs",

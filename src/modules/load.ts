@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { extname, join, sep } from "node:path";
 
@@ -34,7 +34,12 @@ export async function loadExport(
     const loader = await createLoader(options.cwd);
     module = await withTimeout(loader.import(path));
   } catch (thrown) {
-    return { error: toModuleError(thrown, path) };
+    const error = toModuleError(thrown, path);
+    // With an index module a folder loads, and what fails then is something in it.
+    if (error.message !== `Cannot find module '${path}'` || !statSync(path).isDirectory())
+      return { error };
+    const message = "is a folder without an index module; name a file in it";
+    return { error: describeFailure(message, path, undefined) };
   }
   const holder = findHolder(module, reference);
   if (holder) return { value: Reflect.get(holder, exportName) };
