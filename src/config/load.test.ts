@@ -318,6 +318,23 @@ describe("precedence", () => {
   });
 });
 
+test("variables that look like the server's are named, wherever they come from", async () => {
+  await write("aegra.json", {
+    graphs,
+    env: { LANGFUSE_LOGING: "true" },
+    webhooks: { secret: "${AEGRA_WEBHOOK_SECRET}" },
+  });
+  await write(
+    ".env",
+    "AEGRA_TRACE_SPOOL=memory\nAEGRA_WEBHOOK_SECRET=a-secret-of-32-characters-or-more\n",
+  );
+  expect((await load({ LANGFUSE_HOSTT: "x" })).warnings).toEqual([
+    "environment: AEGRA_TRACE_SPOOL is not a known variable and has no effect on the server; did you mean AEGRA_TRACES_SPOOL?",
+    "environment: LANGFUSE_HOSTT is not a known variable and has no effect on the server; did you mean LANGFUSE_HOST?",
+    "environment: LANGFUSE_LOGING is not a known variable and has no effect on the server; did you mean LANGFUSE_LOGGING?",
+  ]);
+});
+
 describe("Langfuse", () => {
   test("is read from the environment, seconds become milliseconds", async () => {
     await write("aegra.json", {

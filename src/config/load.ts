@@ -7,6 +7,7 @@ import type { ReadConfigFile } from "./file.ts";
 import { COMMAND_LINE, toStartupError } from "./problems.ts";
 import type { Problem } from "./problems.ts";
 import { logLevelSchema, roleSchema } from "./schema.ts";
+import { describeUnknownVariables } from "./unknown-variables.ts";
 import { toWebhooks } from "./webhooks.ts";
 import type {
   Config,
@@ -162,7 +163,12 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
           DEFAULT_GRACE_SECONDS[options.mode]),
       ...(runTimeoutSeconds !== undefined && { runTimeoutMs: 1000 * runTimeoutSeconds }),
     },
-    warnings: file?.warnings ?? [],
+    warnings: [
+      ...(file?.warnings ?? []),
+      ...describeUnknownVariables(env, JSON.stringify(values)).map(
+        (warning) => `environment: ${warning}`,
+      ),
+    ],
   };
 }
 

@@ -423,7 +423,7 @@ export interface Config {
     /** How long an attempt of a run may take; `undefined` is as long as it likes. */
     runTimeoutMs?: number | undefined;
   };
-  /** Sentences for a person: options that have no effect. */
+  /** Sentences for a person: options and variables that have no effect. */
   warnings: string[];
 }
 

@@ -86,6 +86,7 @@ it("says everything that is wrong, and what to do, and exits with 1", async () =
     LANGFUSE_PUBLIC_KEY: "pk-lf-x",
     LANGFUSE_SECRET_KEY: "sk-lf-x",
     LANGFUSE_HOST: "http://127.0.0.1:9",
+    LANGFUSE_RELEASES: "1",
   };
   const { code, stdout } = await doctor(project.folder, env, "--json");
   const report = JSON.parse(stdout) as Report;
@@ -98,6 +99,12 @@ it("says everything that is wrong, and what to do, and exits with 1", async () =
   }
   expect(JSON.stringify(report)).toContain("no key for the model");
   expect(JSON.stringify(report)).toContain("surprise");
+  expect(ofCheck(report, "config")).toContainEqual({
+    check: "config",
+    status: "warning",
+    message: expect.stringContaining("LANGFUSE_RELEASES is not a known variable") as string,
+    hint: "Remove it, or see docs/configuration.md in node_modules/aegra.",
+  });
   expect(stdout).not.toContain("secret-word");
   const { stdout: text } = await doctor(project.folder, env);
   expect(text).toContain("FAIL");
