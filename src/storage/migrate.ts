@@ -27,7 +27,7 @@ const FILE_NAME = /^\d{4}_[a-z0-9_]+\.sql$/;
  * Any number of processes may do so at once; all but one wait and then find nothing left.
  *
  * @returns The names of the migrations that this call applied.
- * @throws ServerError `startup_failed` when an applied file was edited afterwards, or when the database has
+ * @throws ServerError `startup_failed` when an applied file had another text, or when the database has
  * migrations that this build does not know.
  */
 export async function migrate(
@@ -38,7 +38,7 @@ export async function migrate(
   const migrations = await readMigrations(folder);
   const applied: string[] = [];
   for (;;) {
-    const name = await database.transaction((tx) => applyNext(tx, migrations, database.location));
+    const name = await database.transaction((tx) => applyNext(tx, migrations, database));
     if (name === undefined) return { applied };
     applied.push(name);
   }
@@ -48,7 +48,7 @@ export async function migrate(
 async function applyNext(
   tx: Queryable,
   migrations: Migration[],
-  location: string,
+  database: Database,
 ): Promise<string | undefined> {
   await tx.query("SELECT pg_advisory_xact_lock($1)", [LOCK_KEY]);
   await tx.query(
@@ -62,7 +62,7 @@ async function applyNext(
     "SELECT name, checksum FROM aegra_migrations ORDER BY name",
   );
   const done = new Map(rows.map(({ name, checksum }) => [name, checksum]));
-  assertKnown(migrations, done, location);
+  assertKnown(migrations, done, database);
   const next = migrations.find(({ name }) => !done.has(name));
   if (!next) return undefined;
   try {
@@ -71,7 +71,7 @@ async function applyNext(
     const reason = error instanceof Error ? error.message : String(error);
     throw new ServerError(
       "startup_failed",
-      `Migration ${next.name} failed on the database at ${location} and was rolled back: ${reason}`,
+      `Migration ${next.name} failed on the database at ${database.location} and was rolled back: ${reason}`,
       { cause: error },
     );
   }
@@ -82,7 +82,11 @@ async function applyNext(
   return next.name;
 }
 
-function assertKnown(migrations: Migration[], done: Map<string, string>, location: string): void {
+function assertKnown(
+  migrations: Migration[],
+  done: Map<string, string>,
+  { kind, location }: Database,
+): void {
   const known = new Map(migrations.map(({ name, checksum }) => [name, checksum]));
   const unknown = [...done.keys()].filter((name) => !known.has(name));
   if (unknown.length > 0) {
@@ -94,10 +98,13 @@ function assertKnown(migrations: Migration[], done: Map<string, string>, locatio
   }
   const edited = [...done].filter(([name, checksum]) => known.get(name) !== checksum);
   if (edited.length > 0) {
+    const setting =
+      kind === "pglite" ? "AEGRA_DATA_DIR to another folder" : "DATABASE_URL to an empty one";
     throw new ServerError(
       "startup_failed",
-      `The database at ${location} was made with another text of ${edited.map(([name]) => name).join(", ")} ` +
-        "than this version of aegra has. An applied migration must not be edited: restore the file, or use a new database.",
+      `The database at ${location} was made by another build of aegra, with another text of ` +
+        `${edited.map(([name]) => name).join(", ")}. Start that build, or use a new database: set ${setting}; ` +
+        "what is in the old one stays there. If you edited the file, restore it.",
     );
   }
 }

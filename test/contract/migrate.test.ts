@@ -62,7 +62,12 @@ describeDatabases("migrate", (databases) => {
     await writeFile(join(edited, "0002_second.sql"), "CREATE TABLE second (id bigint);\n");
     const refused = migrate(database, { folder: edited });
     await expect(refused).rejects.toMatchObject({ code: "startup_failed" });
-    await expect(refused).rejects.toThrow(/0002_second.*must not be edited/s);
+    await expect(refused).rejects.toThrow(/made by another build.*0002_second/s);
+    const setting = database.kind === "pglite" ? "AEGRA_DATA_DIR" : "DATABASE_URL";
+    await expect(refused).rejects.toThrow(
+      `Start that build, or use a new database: set ${setting}`,
+    );
+    await expect(refused).rejects.toThrow("If you edited the file, restore it.");
     await expect(refused).rejects.not.toThrow("0001_first");
     await rm(edited, { recursive: true });
   });
