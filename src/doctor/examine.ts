@@ -51,7 +51,10 @@ async function readConfig(
     note(report.ok(config.configPath ?? "no config file; defaults and environment"));
     for (const warning of config.warnings) {
       note(
-        report.warning(warning, "Remove it, or see docs/configuration.md in node_modules/aegra."),
+        report.warning(
+          warning,
+          "Correct or remove it; see docs/configuration.md in node_modules/aegra.",
+        ),
       );
     }
     return config;

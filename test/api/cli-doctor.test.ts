@@ -103,7 +103,7 @@ it("says everything that is wrong, and what to do, and exits with 1", async () =
     check: "config",
     status: "warning",
     message: expect.stringContaining("LANGFUSE_RELEASES is not a known variable") as string,
-    hint: "Remove it, or see docs/configuration.md in node_modules/aegra.",
+    hint: "Correct or remove it; see docs/configuration.md in node_modules/aegra.",
   });
   expect(stdout).not.toContain("secret-word");
   const { stdout: text } = await doctor(project.folder, env);
