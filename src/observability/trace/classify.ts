@@ -89,7 +89,7 @@ export function classifyChain(event: ChainEvent, inherited: unknown): ChainKind 
 
 /** True for a prompt template, whatever it was named. */
 export function isPromptTemplate(serialized: unknown): boolean {
-  return /PromptTemplate$/.test(idOf(serialized).at(-1) ?? "");
+  return idOf(serialized).at(-1)?.endsWith("PromptTemplate") ?? false;
 }
 
 /** Tags a person put there: LangChain's own step marks are left out. */

@@ -40,7 +40,7 @@ function spoken(content: unknown): unknown {
     const text = textOf(block);
     if (text !== undefined) pieces.push(text);
     else {
-      const type = isRecord(block) ? String(block["type"] ?? "") : "";
+      const type = typeOf(block) ?? "";
       const medium = UNSPOKEN.test(type) ? undefined : MEDIA.exec(type)?.[0];
       if (medium !== undefined) pieces.push(`[${medium}]`);
     }
@@ -55,8 +55,12 @@ function textsOf(blocks: readonly unknown[]): string[] {
 function textOf(block: unknown): string | undefined {
   if (typeof block === "string") return block;
   if (!isRecord(block) || typeof block["text"] !== "string") return undefined;
-  const type = String(block["type"] ?? "text");
+  const type = typeOf(block) ?? "text";
   return type === "text" || type.endsWith("_text") ? block["text"] : undefined;
+}
+
+function typeOf(block: unknown): string | undefined {
+  return isRecord(block) && typeof block["type"] === "string" ? block["type"] : undefined;
 }
 
 function isSame(left: unknown, right: unknown): boolean {

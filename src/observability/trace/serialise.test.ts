@@ -369,16 +369,16 @@ function make(
 }
 
 test("credentials in JSON that is the text of a string are replaced, and nothing else", () => {
-  const { toText, toJson } = createSerialiser();
+  const serialiser = createSerialiser();
   const text = '{"user": "ann", "apiKey" : "sk-\\"1", "max_tokens": "5", "n":1,"password":"';
-  expect(toText(text)).toBe(
+  expect(serialiser.toText(text)).toBe(
     '{"user": "ann", "apiKey" : "<redacted>", "max_tokens": "5", "n":1,"password":"<redacted>"',
   );
-  expect(toJson({ content: '{"access_token":"abc"}' })).toBe(
+  expect(serialiser.toJson({ content: '{"access_token":"abc"}' })).toBe(
     JSON.stringify({ content: '{"access_token":"<redacted>"}' }),
   );
   const cut = createSerialiser({ limits: { stringChars: 30 } });
   expect(cut.toJson({ content: `{"password":"${"s".repeat(40)}"}` })).not.toContain("ssss");
   for (const prose of ['He said: "token": fine', "the password: hunter2", '{"token": 5}'])
-    expect(toText(prose)).toBe(prose);
+    expect(serialiser.toText(prose)).toBe(prose);
 });
