@@ -1,6 +1,3 @@
-import { once } from "node:events";
-import { connect, createServer } from "node:net";
-import type { AddressInfo, Socket } from "node:net";
 import { Client } from "pg";
 import { beforeAll, describe, expect, inject, test, vi } from "vitest";
 import { ServerError } from "../../src/errors.ts";
@@ -8,6 +5,7 @@ import type { Database } from "../../src/storage/database.ts";
 import { Listener } from "../../src/storage/listener.ts";
 import { openDatabase } from "../../src/storage/open.ts";
 import { openPostgres } from "../../src/storage/postgres.ts";
+import { openDatabaseProxy } from "../support/database-proxy.ts";
 import { createTestDatabases } from "../support/databases.ts";
 
 async function refusal(url: string): Promise<ServerError> {
@@ -196,7 +194,7 @@ describe("a PostgreSQL that ends its connections", () => {
   });
 
   test("can be closed while it is being reconnected to", async () => {
-    const proxy = await openProxy(url);
+    const proxy = await openDatabaseProxy(url);
     const other = await openPostgres({ connectionString: proxy.url });
     await other.listen("news", () => {});
     await proxy.close();
@@ -209,7 +207,7 @@ describe("a connection that goes silent", () => {
 
   test("is noticed by the heartbeat and replaced", async () => {
     const { databaseUrl: url = "" } = await databases.configure();
-    const proxy = await openProxy(url);
+    const proxy = await openDatabaseProxy(url);
     const listener = new Listener({
       createClient: () => new Client({ connectionString: proxy.url }),
       heartbeatMs: 100,
@@ -229,40 +227,3 @@ describe("a connection that goes silent", () => {
     await proxy.close();
   });
 });
-
-interface Proxy {
-  url: string;
-  /** The connections that are open now carry nothing any more, and are not ended: like a pulled cable. */
-  stall: () => void;
-  close: () => Promise<void>;
-}
-
-async function openProxy(target: string): Promise<Proxy> {
-  const { hostname, port } = new URL(target);
-  const sockets = new Set<Socket>();
-  const server = createServer((inward) => {
-    const outward = connect(Number(port), hostname);
-    for (const socket of [inward, outward]) {
-      sockets.add(socket);
-      socket.on("error", () => {});
-      socket.on("close", () => sockets.delete(socket));
-    }
-    inward.pipe(outward).pipe(inward);
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const url = new URL(target);
-  url.hostname = "127.0.0.1";
-  url.port = String((server.address() as AddressInfo).port);
-  return {
-    url: url.href,
-    stall: () => {
-      for (const socket of sockets) socket.unpipe().pause();
-    },
-    close: async () => {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-      await once(server, "close");
-    },
-  };
-}
