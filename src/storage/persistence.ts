@@ -5,8 +5,22 @@ import type { Queryable } from "./database.ts";
 /** Waits between attempts while the database cannot be reached; the last failure is final. */
 const RETRY_DELAYS_MS = [50, 250, 1_000];
 
+/** There is no connection to the database, or a statement has lost its own: it may have been carried out. */
+export class DatabaseAway extends Error {
+  override readonly name = "DatabaseAway";
+  /** The SQLSTATE or the socket's error, if there is one. */
+  readonly code: unknown;
+
+  constructor(cause: Error) {
+    const code: unknown = "code" in cause ? cause.code : undefined;
+    // Node reports a name with several addresses as one error without a message.
+    super(cause.message || String(code), { cause });
+    this.code = code;
+  }
+}
+
 /** Whether the same statement may succeed later: connection, resource and serialisation failures. */
-export function isUnreachable(error: unknown): boolean {
+export function isUnreachable(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
   const code: unknown = "code" in error ? error.code : undefined;
   if (typeof code !== "string")

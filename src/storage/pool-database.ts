@@ -5,6 +5,8 @@ import { ServerError } from "../errors.ts";
 import type { Database, Queryable, QueryResult, Subscription } from "./database.ts";
 import { Listener } from "./listener.ts";
 import type { StorageLog } from "./listener.ts";
+import { DatabaseAway, isUnreachable } from "./persistence.ts";
+import { Reachability } from "./reachability.ts";
 
 export interface PoolDatabaseOptions {
   kind: Database["kind"];
@@ -40,6 +42,7 @@ export class PoolDatabase implements Database {
   readonly pool: Pool;
   readonly #options: PoolDatabaseOptions;
   readonly #listener: Listener;
+  readonly #reachability: Reachability;
   readonly #prepared = new WeakMap<object, Map<string, string>>();
   readonly #inTransaction = new AsyncLocalStorage<OpenTransaction>();
   #connectionCount = 0;
@@ -56,14 +59,14 @@ export class PoolDatabase implements Database {
       heartbeatMs: options.heartbeatMs,
       log: options.log,
     });
+    this.#reachability = new Reachability(options.log);
     // For as long as the connection lives. A server that ends one may say so in the very packet that makes it
     // ready, before anybody who asked for it can listen; an error nobody listens to ends the process.
-    this.pool.on("connect", (client) => client.on("error", ignore));
-    this.pool.on("error", (error) => {
-      options.log("warn", "An idle database connection was lost; it will be replaced.", {
-        error: error.message,
-      });
+    this.pool.on("connect", (client) => {
+      client.on("error", ignore);
+      this.#reachability.connected();
     });
+    this.pool.on("error", (error) => this.#reachability.lost(error));
   }
 
   async query<Row extends object = Record<string, unknown>>(
@@ -100,7 +103,7 @@ export class PoolDatabase implements Database {
       const value = await this.#inTransaction.run(scope, () => work(tx));
       scope.open = false;
       // PostgreSQL answers the COMMIT of a failed transaction with a rollback that is not an error.
-      const { command } = await client.query("COMMIT");
+      const { command } = await this.#answer(client.query("COMMIT"));
       if (command === "ROLLBACK") {
         throw new Error(
           "The transaction was rolled back: a statement in it failed and its error was ignored.",
@@ -163,7 +166,26 @@ export class PoolDatabase implements Database {
   }
 
   async #connect(): Promise<PoolClient> {
-    return this.pool.connect();
+    try {
+      return await this.pool.connect();
+    } catch (error) {
+      if (!isUnreachable(error)) throw error;
+      this.#reachability.failed(error);
+      throw new DatabaseAway(error);
+    }
+  }
+
+  /** An answer of the database; rejects with `DatabaseAway` if its connection is lost meanwhile. */
+  async #answer<Answer>(answer: Promise<Answer>): Promise<Answer> {
+    try {
+      const given = await answer;
+      this.#reachability.answered();
+      return given;
+    } catch (error) {
+      if (!isConnectionLoss(error)) throw error;
+      this.#reachability.lost(error);
+      throw new DatabaseAway(error);
+    }
   }
 
   /**
@@ -196,7 +218,7 @@ export class PoolDatabase implements Database {
       const name = this.#options.prepare ? this.#statementName(client, text) : undefined;
       if (name !== undefined) config.name = name;
     }
-    const answer = (await client.query<Row>(config)) as PgResult<Row> | PgResult<Row>[];
+    const answer: PgResult<Row> | PgResult<Row>[] = await this.#answer(client.query<Row>(config));
     // Several statements in one text, as migrations have, are answered by several results.
     const { rows, rowCount } = Array.isArray(answer) ? lastOf(answer) : answer;
     return { rows, rowCount: rowCount ?? 0 };
@@ -245,12 +267,11 @@ function lastOf<Item>(items: Item[]): Item {
 const ignore = (): void => {};
 
 /** Errors without a SQLSTATE come from the connection, and so do those of class 08 and 57P. */
-function isConnectionLoss(error: unknown): boolean {
+function isConnectionLoss(error: unknown): error is Error {
+  if (error instanceof DatabaseAway) return true;
   if (!(error instanceof Error)) return false;
   const code: unknown = "code" in error ? error.code : undefined;
   if (typeof code !== "string")
     return /Connection terminated|Client has encountered/.test(error.message);
-  return (
-    code.startsWith("08") || code.startsWith("57P") || code === "ECONNRESET" || code === "EPIPE"
-  );
+  return /^(?:08|57P)/.test(code) || /^E[A-Z]{3,}$/.test(code);
 }

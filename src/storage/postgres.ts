@@ -3,6 +3,7 @@ import type { ClientConfig } from "pg";
 import { ServerError } from "../errors.ts";
 import type { Database } from "./database.ts";
 import type { StorageLog } from "./listener.ts";
+import { DatabaseAway } from "./persistence.ts";
 import { PoolDatabase } from "./pool-database.ts";
 
 export interface PostgresOptions {
@@ -69,7 +70,8 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     await assertServerVersion(database, target);
   } catch (error) {
     await database.close();
-    throw error instanceof ServerError ? error : refused(error, target);
+    if (error instanceof ServerError) throw error;
+    throw refused(error instanceof DatabaseAway ? error.cause : error, target);
   }
   return database;
 }

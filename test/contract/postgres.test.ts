@@ -4,6 +4,7 @@ import { ServerError } from "../../src/errors.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { Listener } from "../../src/storage/listener.ts";
 import { openDatabase } from "../../src/storage/open.ts";
+import { DatabaseAway, isUnreachable } from "../../src/storage/persistence.ts";
 import { openPostgres } from "../../src/storage/postgres.ts";
 import { openDatabaseProxy } from "../support/database-proxy.ts";
 import { createTestDatabases } from "../support/databases.ts";
@@ -199,6 +200,70 @@ describe("a PostgreSQL that ends its connections", () => {
     await other.listen("news", () => {});
     await proxy.close();
     await other.close();
+  });
+});
+
+describe("a PostgreSQL that is away for a while", () => {
+  const databases = createTestDatabases("postgres");
+
+  test("is told once, and once that it is back, however often it is asked", async () => {
+    const { databaseUrl: url = "" } = await databases.configure();
+    const proxy = await openDatabaseProxy(url);
+    databases.defer(() => proxy.close());
+    const told: string[] = [];
+    const database = await openPostgres({
+      connectionString: proxy.url,
+      listen: false,
+      log: (level, message) => told.push(`${level}: ${message}`),
+    });
+    databases.defer(() => database.close());
+    await Promise.all(Array.from({ length: 3 }, () => database.query("SELECT pg_sleep(0.01)")));
+    for (let outages = 1; outages <= 2; outages += 1) {
+      proxy.cut();
+      await vi.waitFor(() => expect(database.pool.totalCount).toBe(0));
+      for (const ask of [
+        () => database.query("SELECT 1"),
+        () => database.query("SELECT $1::int", [1]),
+        () => database.transaction((tx) => tx.query("SELECT 1")),
+      ]) {
+        const error: unknown = await ask().catch((reason: unknown) => reason);
+        expect(error).toBeInstanceOf(DatabaseAway);
+        expect(isUnreachable(error)).toBe(true);
+      }
+      proxy.mend();
+      await vi.waitFor(
+        async () => {
+          await database.query("SELECT 1");
+          expect(told.at(-1)).toBe("info: The database is back.");
+        },
+        { timeout: 10_000, interval: 50 },
+      );
+      expect(told.splice(0)).toEqual([
+        "warn: A connection to the database was lost; it will be replaced.",
+        expect.stringMatching(/^warn: The database cannot be reached \(Connection terminated/),
+        "info: The database is back.",
+      ]);
+    }
+  });
+
+  test("tells who waits for an answer that it is away", async () => {
+    const { databaseUrl: url = "" } = await databases.configure();
+    const proxy = await openDatabaseProxy(url);
+    databases.defer(() => proxy.close());
+    const database = await openPostgres({ connectionString: proxy.url });
+    databases.defer(() => database.close());
+    const asked = [
+      database.query("SELECT pg_sleep(60)"),
+      database.transaction((tx) => tx.query("SELECT pg_sleep(60)")),
+    ].map((answer) => answer.catch((error: unknown) => error));
+    await vi.waitFor(async () => {
+      const { rows } = await database.query(
+        "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND datname = current_database() AND state = 'active'",
+      );
+      expect(rows).toHaveLength(2);
+    });
+    proxy.cut();
+    for (const error of await Promise.all(asked)) expect(error).toBeInstanceOf(DatabaseAway);
   });
 });
 
