@@ -165,14 +165,16 @@ export function createAssistantRepository(database: Queryable): AssistantReposit
 
     async search(search, filter) {
       const conditions = where(search, filter);
-      const total = this.count(search, filter);
-      const { rows } = await database.query<Assistant>(
-        `SELECT ${COLUMNS} FROM assistants ${conditions.sql}
+      const [total, { rows }] = await Promise.all([
+        this.count(search, filter),
+        database.query<Assistant>(
+          `SELECT ${COLUMNS} FROM assistants ${conditions.sql}
          ORDER BY ${search.sort_by} ${search.sort_order}, assistant_id
          LIMIT ${search.limit} OFFSET ${search.offset}`,
-        conditions.params,
-      );
-      return { assistants: rows, total: await total };
+          conditions.params,
+        ),
+      ]);
+      return { assistants: rows, total };
     },
 
     async count(search, filter) {

@@ -171,14 +171,16 @@ export function createCronRepository(
 
     async search(search, filter) {
       const conditions = where(search, filter);
-      const total = this.count(search, filter);
-      const { rows } = await database.query<Cron & { now: Date }>(
-        `SELECT ${PUBLIC_COLUMNS}, now() AS now FROM crons ${conditions.sql}
+      const [total, { rows }] = await Promise.all([
+        this.count(search, filter),
+        database.query<Cron & { now: Date }>(
+          `SELECT ${PUBLIC_COLUMNS}, now() AS now FROM crons ${conditions.sql}
          ORDER BY ${search.sort_by} ${search.sort_order}, cron_id
          LIMIT ${search.limit} OFFSET ${search.offset}`,
-        conditions.params,
-      );
-      return { crons: rows, total: await total };
+          conditions.params,
+        ),
+      ]);
+      return { crons: rows, total };
     },
 
     async count(search, filter) {

@@ -171,15 +171,17 @@ export function createThreadRepository(
 
     async search(search, filter) {
       const conditions = where(search, filter);
-      const total = this.count(search, filter);
       const columns = search.select ? ["thread_id", ...search.select] : [COLUMNS];
-      const rows = await database.query<Thread>(
-        `SELECT ${columns.join(", ")}${extracting(search, conditions)} FROM threads ${conditions.sql}
+      const [total, { rows }] = await Promise.all([
+        this.count(search, filter),
+        database.query<Thread>(
+          `SELECT ${columns.join(", ")}${extracting(search, conditions)} FROM threads ${conditions.sql}
          ORDER BY ${search.sort_by} ${search.sort_order}, thread_id
          LIMIT ${search.limit} OFFSET ${search.offset}`,
-        conditions.params,
-      );
-      return { threads: rows.rows, total: await total };
+          conditions.params,
+        ),
+      ]);
+      return { threads: rows, total };
     },
 
     async count(search, filter) {
