@@ -9,6 +9,7 @@ import type { Logger } from "../observability/log.ts";
 import { authorizeRoute } from "./authorization.ts";
 import { readBody, validate } from "./body.ts";
 import { mayOpenSocket } from "./middleware/cors.ts";
+import { toRefusal } from "./problem.ts";
 import type { Route, RouteAnswer } from "./route.ts";
 import { upgrade, type OpenSession } from "./web-socket.ts";
 
@@ -40,7 +41,8 @@ export async function answer(c: Context<Env>, route: Route, deps: AnswerDeps): P
   if (route.socket) return answerSocket(c, route, deps);
   const principal = await findPrincipal(c, route, deps);
   const result = await handle(c, route, { ...deps, principal }).catch((error: unknown) => {
-    if (route.refuse && error instanceof ServerError) return route.refuse(error);
+    const refusal = toRefusal(error);
+    if (route.refuse && refusal.code !== "internal") return route.refuse(refusal);
     throw error;
   });
   if (result instanceof Response) return result;
@@ -80,9 +82,11 @@ async function openSession(
     if ("session" in result) return result.session;
     throw new TypeError(`${route.path} opened no web socket`);
   } catch (error) {
-    if (error instanceof ServerError) return error;
-    deps.log.error({ err: error, request_id: c.get("requestId") }, "request failed");
-    return new ServerError("internal", "Internal server error.");
+    const refusal = toRefusal(error);
+    if (refusal.code === "internal") {
+      deps.log.error({ err: error, request_id: c.get("requestId") }, "request failed");
+    }
+    return refusal;
   }
 }
 

@@ -3,6 +3,7 @@ import type { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { ERRORS, ServerError, type ErrorCode } from "../errors.ts";
 import type { Logger } from "../observability/log.ts";
+import { DatabaseAway } from "../storage/persistence.ts";
 
 /** What a client gets for a refusal or a failure. */
 export interface Problem {
@@ -53,8 +54,12 @@ function isHttpException(error: unknown): error is HTTPException {
   );
 }
 
-function toRefusal(error: unknown): ServerError {
+/** What a handler threw, as the client is told it: `internal` is a bug, whose message is for the log only. */
+export function toRefusal(error: unknown): ServerError {
   if (error instanceof ServerError) return error;
+  if (error instanceof DatabaseAway) {
+    return new ServerError("unavailable", "The database could not be reached.", { cause: error });
+  }
   return new ServerError(
     "internal",
     "Internal server error. The log has more under this request id.",

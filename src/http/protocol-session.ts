@@ -8,6 +8,7 @@ import type { Logger } from "../observability/log.ts";
 import { Command, Reconnect, Unsubscribe, type CommandAnswer } from "../protocol/commands.ts";
 import { EventFilter, type AgentStatus, type ThreadEvent } from "../protocol/events.ts";
 import type { Filter } from "../protocol/filters.ts";
+import { toRefusal } from "./problem.ts";
 import type { Socket, SocketSession } from "./web-socket.ts";
 
 /** Commands that wait for their turn; a client that sends more does not read the answers. */
@@ -97,6 +98,8 @@ class ProtocolSession implements SocketSession {
     try {
       return toErrorAnswer(id, error);
     } catch (failure) {
+      const { code, message } = toRefusal(failure);
+      if (code === "unavailable") return { type: "error", id, error: "unknown_error", message };
       this.#options.log.error(
         { err: failure, thread_id: this.#options.threadId },
         "command failed",

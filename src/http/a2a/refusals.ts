@@ -1,14 +1,15 @@
 import { A2AError, RequestMalformedError } from "@a2a-js/sdk/errors";
-import { ServerError } from "../../errors.ts";
 import type { Logger } from "../../observability/log.ts";
+import { toRefusal } from "../problem.ts";
 import type { A2aHandler } from "./handler.ts";
 
 /** The handler with this server's refusals in A2A's words, and without what a bug has to say. */
 export function withRefusals(handler: A2aHandler, log: Logger): A2aHandler {
   const translate = (error: unknown): unknown => {
     if (error instanceof A2AError) return error;
-    if (error instanceof ServerError && error.code !== "internal") {
-      return error.status < 500 ? new RequestMalformedError(error.message) : error;
+    const refusal = toRefusal(error);
+    if (refusal.code !== "internal") {
+      return refusal.status < 500 ? new RequestMalformedError(refusal.message) : refusal;
     }
     log.error({ err: error }, "an A2A request failed");
     return new Error("Internal server error. The log has more.");
