@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "../observability/log.ts";
 import type { RunEvent } from "../protocol/runs.ts";
+import { patiently } from "../storage/persistence.ts";
 import type { RunEventRepository } from "../storage/run-events.ts";
 import type { Lease } from "../storage/run-queue.ts";
 import { EventCommitter, createOutbox, type Outbox } from "./event-committer.ts";
@@ -106,9 +107,12 @@ export class EventLog {
       maxBytes: RUN_BYTES,
       logged: options.logged,
       stored: async (after) => {
-        // What is not in memory any more may not be in the database yet.
-        await this.#committer.flush(outbox);
-        return (await this.#options.repository.read(runId, after))?.events ?? [];
+        const page = await patiently(async () => {
+          // What is not in memory any more may not be in the database yet.
+          await this.#committer.flush(outbox);
+          return this.#options.repository.read(runId, after);
+        });
+        return page?.events ?? [];
       },
       onBehind: () => this.log(runId),
     });
@@ -207,7 +211,8 @@ export class EventLog {
         nextId: after + 1,
         maxBytes: TAIL_BYTES,
         logged: true,
-        stored: async (cursor) => (await repository.read(runId, cursor))?.events ?? [],
+        stored: async (cursor) =>
+          (await patiently(() => repository.read(runId, cursor)))?.events ?? [],
       }),
       readers: 0,
       end: { kind: "gone" },

@@ -1,4 +1,5 @@
 import type { RunEvent } from "../protocol/runs.ts";
+import { patiently } from "../storage/persistence.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { PublicError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
@@ -48,8 +49,7 @@ export class RunReader {
     signal?: AbortSignal,
   ): AsyncGenerator<RunEvent[], void, void> {
     const { kind, cursor } = yield* toModeBatches(run, this.#follow(run, after, signal));
-    const ended =
-      kind === "expired" ? await this.#options.runs.get(run.run_id, undefined) : undefined;
+    const ended = kind === "expired" ? await this.#get(run, signal) : undefined;
     if (ended) yield toClosingEvents(ended, cursor);
   }
 
@@ -60,7 +60,7 @@ export class RunReader {
     signal?: AbortSignal,
   ): AsyncGenerator<RunEvent[], LogEnd, void> {
     const { kind } = yield* this.#follow(run, after, signal);
-    const ended = kind !== "left" ? await this.#options.runs.get(run.run_id, undefined) : undefined;
+    const ended = kind !== "left" ? await this.#get(run, signal) : undefined;
     return { run: ended, found: kind === "complete" };
   }
 
@@ -93,6 +93,11 @@ export class RunReader {
     }
   }
 
+  /** The run as it is, once the database tells; `undefined` if it is gone, or `signal` aborts first. */
+  #get(run: RunRecord, signal: AbortSignal | undefined): Promise<RunRecord | undefined> {
+    return patiently(() => this.#options.runs.get(run.run_id, undefined), signal);
+  }
+
   /** Resolves when nobody waits for a run's end in this process. */
   async idle(): Promise<void> {
     while (this.#waits.size > 0) await Promise.allSettled(this.#waits);
@@ -106,7 +111,7 @@ export class RunReader {
   }
 
   async #wait(run: RunRecord, signal: AbortSignal | undefined): Promise<RunAnswer> {
-    const { worker, runs, watch, notify } = this.#options;
+    const { worker, watch, notify } = this.#options;
     const watched = watch.watch(run.run_id);
     let asked = false;
     try {
@@ -115,7 +120,8 @@ export class RunReader {
         const changed = watched.changed();
         const ended = await abortable(worker.ended(run.run_id), signal);
         if (ended) return toAnswer(ended);
-        const now = await runs.get(run.run_id, undefined);
+        const now = await this.#get(run, signal);
+        signal?.throwIfAborted();
         if (!now) return {};
         if (isTerminal(now.status)) return toAnswer(now);
         if (!asked && now.status === "running") {

@@ -1,5 +1,6 @@
 import type { Filter } from "../protocol/filters.ts";
 import type { RunEvent } from "../protocol/runs.ts";
+import { patiently } from "../storage/persistence.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { RunEngine } from "./runs.ts";
@@ -99,17 +100,19 @@ export class ThreadStreams {
     const watched = watch.watch(threadId);
     const begun = Math.floor(after / RUN_SPAN);
     const offset = after % RUN_SPAN;
-    // A run that ended while this reader was away is told of, one from before its time is not.
-    const past = after > 0 ? 0 : await threads.lastStreamPosition(threadId);
     let position = offset === ENDED ? begun : begun - 1;
+    const last = () => patiently(() => threads.lastStreamPosition(threadId), signal);
+    const nextRun = () => patiently(() => runs.nextInStream(threadId, position, filter), signal);
     try {
+      // A run that ended while this reader was away is told of, one from before its time is not.
+      const past = after > 0 ? 0 : ((await last()) ?? 0);
       while (!signal.aborted) {
-        let run = await runs.nextInStream(threadId, position, filter);
+        let run = await nextRun();
         if (!run) {
           yield { kind: "quiet" };
           // Taken before looking, so that a run that starts between the look and the wait is not slept through.
           const changed = watched.changed();
-          run = await runs.nextInStream(threadId, position, filter);
+          run = await nextRun();
           if (!run) await unlessAborted(changed, signal);
           if (!run) continue;
         }

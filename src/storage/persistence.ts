@@ -4,6 +4,8 @@ import type { Queryable } from "./database.ts";
 
 /** Waits between attempts while the database cannot be reached; the last failure is final. */
 const RETRY_DELAYS_MS = [50, 250, 1_000];
+/** Between attempts that have no end. */
+const LONGEST_DELAY_MS = 1_000;
 
 /** There is no connection to the database, or a statement has lost its own: it may have been carried out. */
 export class DatabaseAway extends Error {
@@ -41,6 +43,25 @@ export async function persistently<T>(work: () => Promise<T>): Promise<T> {
     await delay(waitMs);
   }
   return work();
+}
+
+/**
+ * Tries again for as long as there is no database, for those whose answer has begun and can only go on. Gives
+ * `undefined` if `signal` aborts first.
+ */
+export async function patiently<T>(
+  work: () => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T | undefined> {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isUnreachable(error)) throw error;
+    }
+    await delay(RETRY_DELAYS_MS[tries] ?? LONGEST_DELAY_MS, undefined, { signal }).catch(() => {});
+    if (signal?.aborted) return undefined;
+  }
 }
 
 /** A database for reading that waits for connections to come back; rejects with `unavailable` if they do not. */

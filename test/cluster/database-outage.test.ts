@@ -4,7 +4,23 @@ import { createLogCapture } from "../langfuse/harness.ts";
 import { openDatabaseProxy, type DatabaseProxy } from "../support/database-proxy.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { createGate, five, registryOf } from "../support/graphs.ts";
-import { eventually, request, startServer } from "../support/server.ts";
+import { beginJoin, eventually, request, startServer, wireEvents } from "../support/server.ts";
+
+/** Follows a stream: resolves when its first event is there. */
+async function follow(url: string) {
+  const events = wireEvents(await fetch(url));
+  await events.next();
+  return {
+    /** The data of the first such event that has `text` in it. */
+    async until(name: string, text = ""): Promise<unknown> {
+      for (;;) {
+        const { done, value } = await events.next();
+        if (done) throw new Error(`The stream ended without ${name}.`);
+        if (value.event === name && JSON.stringify(value.data).includes(text)) return value.data;
+      }
+    },
+  };
+}
 
 describe("a server whose database cannot be reached", () => {
   const databases = createTestDatabases("postgres");
@@ -50,5 +66,31 @@ describe("a server whose database cannot be reached", () => {
     expect(answer.status).toBe(503);
     expect(answer.headers.get("retry-after")).toBe("1");
     expect(logged(50)).not.toContain("request failed");
+  });
+
+  it("has waits, joins and streams pause when it goes away as the run ends, and go on", async () => {
+    const gate = createGate();
+    const { client, url, way, logged } = await start({ gate: gate.graph }, 1_000);
+    const { thread_id: threadId } = await client.threads.create();
+    const input = { input: "x" };
+    const waited = client.runs.wait(threadId, "gate", { input });
+    await gate.entered;
+    const [run] = await client.runs.list(threadId);
+    const { values: joined } = await beginJoin(url, run!);
+    const streamed = await follow(`${url}/threads/${threadId}/runs/${run!.run_id}/stream`);
+    const ofThread = await follow(`${url}/threads/${threadId}/stream?stream_mode=lifecycle`);
+    way.cut();
+    // The lease is over, and with it this execution.
+    await eventually(() => expect(logged(30)).toContain("run"));
+    const asked = await request(url, `/threads/${threadId}`);
+    expect(asked.status).toBe(503);
+    gate.release();
+    way.mend();
+    for (const values of [await waited, await joined]) {
+      expect(values).toMatchObject({ trail: ["before", "gate"] });
+    }
+    expect(await streamed.until("values", '"gate"')).toMatchObject({ trail: ["before", "gate"] });
+    expect(await ofThread.until("run_done")).toMatchObject({ status: "success" });
+    expect((await client.runs.get(threadId, run!.run_id)).status).toBe("success");
   });
 });

@@ -9,6 +9,7 @@ import type { Logger } from "../../observability/log.ts";
 import { Uuid } from "../../protocol/common.ts";
 import { EventStreamRequest } from "../../protocol/events.ts";
 import { ThreadStreamQuery, type Thread, type ThreadStreamMode } from "../../protocol/threads.ts";
+import { patiently } from "../../storage/persistence.ts";
 import type { ThreadRepository } from "../../storage/threads.ts";
 import { openProtocolSession } from "../protocol-session.ts";
 import { route, type Route } from "../route.ts";
@@ -137,7 +138,7 @@ async function* toModeStream(
       ({ id }) => id > after,
     );
     if (modes.includes("state_update") && (piece.kind === "quiet" || piece.kind === "ended")) {
-      const now = await deps.threads.get(thread.thread_id, undefined);
+      const now = await patiently(() => deps.threads.get(thread.thread_id, undefined));
       if (now && now.state_updated_at > written) {
         written = now.state_updated_at;
         // Without an id: it has no place among the events of the runs, and the next one says more.
