@@ -3,6 +3,7 @@ import { ServerError } from "../errors.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Logger } from "../observability/log.ts";
 import type { Observer, RunObservation } from "../observability/observer.ts";
+import { DatabaseAway } from "../storage/persistence.ts";
 import type { Lease, RunQueue } from "../storage/run-queue.ts";
 import type { EncodedResult, RunResult } from "../storage/run-result.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
@@ -17,6 +18,7 @@ import type { StreamPart } from "./stream-modes.ts";
 
 /** How often the result of a run is offered to a database that does not answer. */
 const FINISH_TRIES = 6;
+const GOES_ON = "the database was away; the run goes on when it is back";
 
 export interface AttemptOptions {
   runs: RunRepository;
@@ -101,7 +103,8 @@ export class Attempt {
         : setTimeout(() => this.#controller.abort(new RunTimeout(limitMs)), limitMs);
     this.#ended = this.#execute()
       .catch((error: unknown) => {
-        this.#log().error({ err: error }, "worker");
+        if (error instanceof DatabaseAway) this.#log().warn({ err: error }, GOES_ON);
+        else this.#log().error({ err: error }, "worker");
         return undefined;
       })
       .finally(() => clearTimeout(limit));
@@ -149,7 +152,7 @@ export class Attempt {
     const execution = await this.#run(observation, { graphs, checkpoints });
     if (this.#isLate) await this.#start.renew().catch(() => this.stop("lost"));
     if (isUnavailable(execution.error)) {
-      log.warn({ err: execution.error }, "the database was away; the run goes on when it is back");
+      log.warn({ err: execution.error }, GOES_ON);
       this.stop("unavailable");
     }
     const stop = this.#stop;

@@ -6,6 +6,7 @@ import { CronPayload, type CronCreate, type CronPatch } from "../protocol/crons.
 import type { Filter } from "../protocol/filters.ts";
 import { RunCreate } from "../protocol/runs.ts";
 import type { CronChange, CronRecord, CronRepository, DueCron } from "../storage/crons.ts";
+import { gravityOf } from "./gravity.ts";
 import { parseSchedule } from "./cron-schedule.ts";
 import type { RunRequest } from "./new-run.ts";
 import type { RunEngine } from "./runs.ts";
@@ -43,7 +44,9 @@ export class Crons {
   open(): void {
     this.#timer = setInterval(() => {
       this.#firing ??= this.fire()
-        .catch((error: unknown) => this.#options.log.error({ err: error }, "crons"))
+        .catch((error: unknown) =>
+          this.#options.log[gravityOf(error, "error")]({ err: error }, "crons"),
+        )
         .finally(() => {
           this.#firing = undefined;
         });

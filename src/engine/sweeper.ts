@@ -3,6 +3,7 @@ import type { RunEventRepository } from "../storage/run-events.ts";
 import type { RunRepository } from "../storage/runs.ts";
 import type { ThreadTtlRepository } from "../storage/thread-ttl.ts";
 import type { WebhookRepository } from "../storage/webhooks.ts";
+import { gravityOf } from "./gravity.ts";
 
 const SWEEP_MS = 60_000;
 /** How long a run without a thread can still be asked for after its end. */
@@ -89,7 +90,10 @@ export class Sweeper {
       const current = sweep()
         .then(() => {})
         .catch((error: unknown) => {
-          this.#options.log.warn({ err: error }, "sweep failed; it will be tried again");
+          this.#options.log[gravityOf(error, "warn")](
+            { err: error },
+            "sweep failed; it will be tried again",
+          );
         })
         .finally(() => {
           this.#sweeping.delete(current);

@@ -9,6 +9,7 @@ import type {
   WebhookOutcome,
   WebhookRepository,
 } from "../storage/webhooks.ts";
+import { gravityOf } from "./gravity.ts";
 import { createWebhookPolicy, type WebhookPolicy } from "./webhook-policy.ts";
 import { AddressRefused, postWebhook, type WebhookAnswer } from "./webhook-request.ts";
 
@@ -111,7 +112,9 @@ export class Webhooks {
       return;
     }
     this.#looking = this.#look()
-      .catch((error: unknown) => this.#options.log.error({ err: error }, "webhooks"))
+      .catch((error: unknown) =>
+        this.#options.log[gravityOf(error, "error")]({ err: error }, "webhooks"),
+      )
       .finally(() => {
         this.#looking = undefined;
         if (!this.#lookAgain) return;
@@ -131,7 +134,9 @@ export class Webhooks {
     const taken = await this.#options.webhooks.claim(free, CLAIM_MS);
     for (const webhook of taken) {
       const sending = this.#deliver(webhook)
-        .catch((error: unknown) => this.#options.log.error({ err: error }, "webhooks"))
+        .catch((error: unknown) =>
+          this.#options.log[gravityOf(error, "error")]({ err: error }, "webhooks"),
+        )
         .finally(() => {
           this.#sending.delete(sending);
           this.poke();

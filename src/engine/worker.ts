@@ -3,6 +3,7 @@ import type { CancelAction } from "../protocol/runs.ts";
 import type { RunLimits } from "../storage/run-queue.ts";
 import type { RunResult } from "../storage/run-result.ts";
 import type { RunRecord } from "../storage/runs.ts";
+import { gravityOf } from "./gravity.ts";
 import { Attempt, type AttemptOptions } from "./attempt.ts";
 
 /*
@@ -237,6 +238,6 @@ export class Worker {
   }
 
   #complain(error: unknown): void {
-    this.#options.log.error({ err: error }, "worker");
+    this.#options.log[gravityOf(error, "error")]({ err: error }, "worker");
   }
 }

@@ -41,7 +41,8 @@ describe("a server whose database cannot be reached", () => {
         workers: { concurrency: 10, graceMs: 0, leaseMs },
       },
     });
-    /** What was logged at this level or a higher one. */
+    capture.lines.splice(0);
+    /** What was logged since the start at this level or a higher one. */
     const logged = (level: number): string[] =>
       capture.lines.filter((line) => line.level >= level).map(({ msg }) => msg);
     return { ...server, way, lines: capture.lines, logged };
@@ -92,5 +93,22 @@ describe("a server whose database cannot be reached", () => {
     expect(await streamed.until("values", '"gate"')).toMatchObject({ trail: ["before", "gate"] });
     expect(await ofThread.until("run_done")).toMatchObject({ status: "success" });
     expect((await client.runs.get(threadId, run!.run_id)).status).toBe("success");
+  });
+
+  it("says once that it is away and once that it is back, whatever is tried meanwhile", async () => {
+    const { client, way, lines, logged } = await start();
+    await client.threads.create();
+    way.cut();
+    // Several rounds of everything that looks for work.
+    await eventually(() => expect(way.refused()).toBeGreaterThan(12));
+    way.mend();
+    await eventually(() => expect(logged(30)).toContain("The database is back."));
+    expect(logged(40).toSorted()).toEqual([
+      "A connection to the database was lost; it will be replaced.",
+      "The LISTEN connection to the database was lost; reconnecting.",
+      expect.stringMatching(/^The database cannot be reached \(.+\)\. .+ go on when it is back\.$/),
+    ]);
+    expect(logged(30).filter((msg) => msg === "The database is back.")).toHaveLength(1);
+    expect(lines.filter(({ level, err }) => level > 20 && err !== undefined)).toEqual([]);
   });
 });

@@ -8,6 +8,7 @@ import { openLangfuseReceiver, type LangfuseReceiver } from "../support/langfuse
 export interface LogLine {
   level: number;
   msg: string;
+  err?: { type: string; message: string; stack: string };
 }
 
 /** A real logger whose lines a test can read. */
