@@ -94,7 +94,10 @@ async function compose(
   const metrics = createMetrics({
     queueDepth: () => storage.queue.depth(),
     targets: () => tracing.status(),
-    webhooks: () => engine.webhooks.status(),
+    webhooks: {
+      depth: () => storage.webhooks.counts(),
+      done: () => engine.webhooks.done(),
+    },
   });
   const observer = composeObservers([tracing, metrics.observer], (error) =>
     log.error({ err: error }, "an observer failed; runs are not affected"),

@@ -3,12 +3,7 @@ import { ServerError } from "../errors.ts";
 import type { WebhooksConfig } from "../config/schema.ts";
 import type { Logger } from "../observability/log.ts";
 import type { RunRecord } from "../storage/runs.ts";
-import type {
-  TakenWebhook,
-  WebhookCounts,
-  WebhookOutcome,
-  WebhookRepository,
-} from "../storage/webhooks.ts";
+import type { TakenWebhook, WebhookOutcome, WebhookRepository } from "../storage/webhooks.ts";
 import { gravityOf } from "./gravity.ts";
 import { createWebhookPolicy, type WebhookPolicy } from "./webhook-policy.ts";
 import { AddressRefused, postWebhook, type WebhookAnswer } from "./webhook-request.ts";
@@ -48,12 +43,6 @@ export interface WebhooksOptions {
   /** How long a receiver has for its answer. */
   timeoutMs: number;
   log: Logger;
-}
-
-export interface WebhookStatus extends Partial<WebhookCounts> {
-  /** By this process, since it started. The other numbers are missing while the database does not answer. */
-  delivered: number;
-  failed: number;
 }
 
 /** Sends what is due to its receivers. Every process may, and what one has taken no other one sends meanwhile. */
@@ -123,9 +112,9 @@ export class Webhooks {
       });
   }
 
-  async status(): Promise<WebhookStatus> {
-    const counts = await this.#options.webhooks.counts().catch(() => undefined);
-    return { ...counts, delivered: this.#delivered, failed: this.#failed };
+  /** How many this process has delivered and given up since it started. */
+  done(): { delivered: number; failed: number } {
+    return { delivered: this.#delivered, failed: this.#failed };
   }
 
   async #look(): Promise<void> {

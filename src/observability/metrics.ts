@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { addQueueMetrics, type QueueDepth } from "./queue-metrics.ts";
 import { addWebhookMetrics, type WebhookNumbers } from "./webhook-metrics.ts";
 import {
   createNoopObserver,
@@ -20,14 +21,8 @@ export interface MetricsOptions {
   queueDepth: () => Promise<QueueDepth>;
   /** The tracing targets. Asked at every scrape. */
   targets: () => readonly ObserverStatus[];
-  /** Webhooks: how many wait in the whole deployment, and what this process did. Asked at every scrape. */
-  webhooks: () => Promise<WebhookNumbers>;
-}
-
-/** How many runs wait, and for how many seconds the first of them does; 0 if none does. */
-export interface QueueDepth {
-  waiting: number;
-  oldest_seconds: number;
+  /** Webhooks. Asked at every scrape. */
+  webhooks: WebhookNumbers;
 }
 
 /** Seconds. Runs of agents last from milliseconds to many minutes. */
@@ -41,7 +36,16 @@ export function createMetrics(options: MetricsOptions): Metrics {
   const registry = new Registry();
   const registers = [registry];
   const runs = createRunMetrics(registers);
-  addQueueMetrics(registers, options.queueDepth);
+  addQueueMetrics(registers, options.queueDepth, {
+    waiting: {
+      name: "aegra_runs_waiting",
+      help: "Runs that wait for a worker, in the whole deployment.",
+    },
+    oldest_seconds: {
+      name: "aegra_run_oldest_waiting_seconds",
+      help: "For how long the first of them has been waiting.",
+    },
+  });
   addWebhookMetrics(registers, options.webhooks);
   addTracingMetrics(registers, options.targets);
   addProcessMetrics(registers);
@@ -51,39 +55,6 @@ export function createMetrics(options: MetricsOptions): Metrics {
       return { contentType: registry.contentType, text: await registry.metrics() };
     },
   };
-}
-
-function addQueueMetrics(registers: Registry[], read: () => Promise<QueueDepth>): void {
-  const numbers = [
-    {
-      name: "aegra_runs_waiting",
-      help: "Runs that wait for a worker, in the whole deployment.",
-      key: "waiting",
-    },
-    {
-      name: "aegra_run_oldest_waiting_seconds",
-      help: "For how long the first of them has been waiting.",
-      key: "oldest_seconds",
-    },
-  ] as const;
-  // Both are asked at the same scrape, and read once.
-  let reading: Promise<QueueDepth | undefined> | undefined;
-  for (const { name, help, key } of numbers) {
-    void new Gauge({
-      name,
-      help,
-      registers,
-      async collect() {
-        reading ??= read()
-          .catch(() => undefined)
-          .finally(() => (reading = undefined));
-        // While the database does not answer there is no number, which is not the same as none.
-        const depth = await reading;
-        if (depth) this.set(depth[key]);
-        else this.remove();
-      },
-    });
-  }
 }
 
 function createRunMetrics(registers: Registry[]): Observer {

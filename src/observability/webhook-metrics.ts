@@ -1,59 +1,46 @@
-import { Counter, Gauge, type Registry } from "prom-client";
+import { Counter, type Registry } from "prom-client";
+import { addQueueMetrics, type QueueDepth } from "./queue-metrics.ts";
 
-/** What is told of webhooks. There is no number of those that wait while the database does not answer. */
+/** What is told of webhooks. */
 export interface WebhookNumbers {
-  waiting?: number;
-  oldest_seconds?: number;
-  delivered: number;
-  failed: number;
+  /** What waits, in the whole deployment. */
+  depth: () => Promise<QueueDepth>;
+  /** What this process did. */
+  done: () => { delivered: number; failed: number };
 }
 
-/** The numbers of webhooks, read once at every scrape. */
-export function addWebhookMetrics(
-  registers: Registry[],
-  read: () => Promise<WebhookNumbers>,
-): void {
-  const numbers = [
-    {
+/** The numbers of webhooks. */
+export function addWebhookMetrics(registers: Registry[], { depth, done }: WebhookNumbers): void {
+  addQueueMetrics(registers, depth, {
+    waiting: {
       name: "aegra_webhooks_waiting",
       help: "Webhooks to be sent, in the whole deployment.",
-      Kind: Gauge,
-      key: "waiting",
     },
-    {
+    oldest_seconds: {
       name: "aegra_webhook_oldest_waiting_seconds",
       help: "Age of the oldest webhook that is to be sent.",
-      Kind: Gauge,
-      key: "oldest_seconds",
     },
+  });
+  const counters = [
     {
       name: "aegra_webhooks_delivered_total",
       help: "Webhooks this process has delivered.",
-      Kind: Counter,
       key: "delivered",
     },
     {
       name: "aegra_webhooks_failed_total",
       help: "Webhooks this process has given up.",
-      Kind: Counter,
       key: "failed",
     },
   ] as const;
-  let reading: Promise<WebhookNumbers> | undefined;
-  for (const { name, help, Kind, key } of numbers) {
-    void new Kind({
+  for (const { name, help, key } of counters) {
+    void new Counter({
       name,
       help,
       registers,
-      async collect() {
-        // One look at the database for all of them.
-        reading ??= read().finally(() => {
-          reading = undefined;
-        });
-        const value = (await reading)[key];
-        if (value === undefined) return this.remove();
+      collect() {
         this.reset();
-        this.inc(value);
+        this.inc(done()[key]);
       },
     });
   }

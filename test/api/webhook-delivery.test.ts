@@ -159,12 +159,8 @@ describeDatabases("delivering webhooks", (databases) => {
       expect(wait).toBeGreaterThan(expected[index]! * 0.75 - 5);
       expect(wait).toBeLessThan(expected[index]! * 1.25 + 1);
     }
-    expect(await webhooks.status()).toEqual({
-      waiting: 0,
-      oldest_seconds: 0,
-      delivered: 1,
-      failed: 0,
-    });
+    expect(webhooks.done()).toEqual({ delivered: 1, failed: 0 });
+    expect(await rows.counts()).toEqual({ waiting: 0, oldest_seconds: 0 });
   });
 
   it("gives up after eight attempts, and at once where the receiver is gone for good", async () => {
@@ -181,7 +177,7 @@ describeDatabases("delivering webhooks", (databases) => {
     webhooks.poke();
     expect(await attempts(gone, 1)).toMatchObject({ status: "failed" });
     expect(receiver.received).toHaveLength(9);
-    expect(await webhooks.status()).toMatchObject({ delivered: 0, failed: 2 });
+    expect(webhooks.done()).toEqual({ delivered: 0, failed: 2 });
   });
 
   it("makes no connection into a private network, whatever was accepted before", async () => {

@@ -111,4 +111,15 @@ describe("a server whose database cannot be reached", () => {
     expect(logged(30).filter((msg) => msg === "The database is back.")).toHaveLength(1);
     expect(lines.filter(({ level, err }) => level > 20 && err !== undefined)).toEqual([]);
   });
+
+  it("gives its metrics all the same where it says nothing, but for what it alone knows", async () => {
+    const { client, url, way } = await start();
+    await client.threads.create();
+    way.silence();
+    const answer = await fetch(`${url}/metrics`, { signal: AbortSignal.timeout(8_000) });
+    const text = await answer.text();
+    expect(text).toMatch(/^process_resident_memory_bytes \d/m);
+    expect(text).toMatch(/^aegra_webhooks_delivered_total 0$/m);
+    expect(text).not.toMatch(/^aegra_(runs|webhooks)_waiting /m);
+  });
 });

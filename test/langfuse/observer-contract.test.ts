@@ -77,7 +77,10 @@ const OBSERVERS: Array<[string, () => Promise<Observer>]> = [
       createMetrics({
         queueDepth: async () => ({ waiting: 0, oldest_seconds: 0 }),
         targets: () => [],
-        webhooks: async () => ({ delivered: 0, failed: 0 }),
+        webhooks: {
+          depth: async () => ({ waiting: 0, oldest_seconds: 0 }),
+          done: () => ({ delivered: 0, failed: 0 }),
+        },
       }).observer,
   ],
 ];

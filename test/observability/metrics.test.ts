@@ -27,7 +27,10 @@ function open(overrides: Partial<Parameters<typeof createMetrics>[0]> = {}): Met
   return createMetrics({
     queueDepth: async () => ({ waiting: 5, oldest_seconds: 12 }),
     targets: () => [target],
-    webhooks: async () => ({ waiting: 3, oldest_seconds: 90, delivered: 7, failed: 1 }),
+    webhooks: {
+      depth: async () => ({ waiting: 3, oldest_seconds: 90 }),
+      done: () => ({ delivered: 7, failed: 1 }),
+    },
     ...overrides,
   });
 }
@@ -99,16 +102,39 @@ test("tracing shows its spans by target, as they are at the scrape", async () =>
   expect(later.get('aegra_trace_spans_exported_total{target="langfuse"}')).toBe(9);
 });
 
-test("a database that does not answer leaves its numbers out, not the others", async () => {
+test.each([
+  ["refuses", () => Promise.reject(new Error("away"))],
+  ["says nothing", () => new Promise<never>(() => {})],
+])("a database that %s leaves its numbers out, not the others", async (_how, depth) => {
   const metrics = open({
-    queueDepth: () => Promise.reject(new Error("away")),
-    webhooks: async () => ({ delivered: 7, failed: 1 }),
+    queueDepth: depth,
+    webhooks: { depth, done: () => ({ delivered: 7, failed: 1 }) },
   });
   const found = await samples(metrics);
-  expect(found.has("aegra_webhooks_waiting")).toBe(false);
+  expect([...found.keys()].filter((name) => name.includes("waiting"))).toEqual([
+    expect.stringContaining("aegra_trace"),
+    expect.stringContaining("aegra_trace"),
+    expect.stringContaining("aegra_trace"),
+  ]);
   expect(found.get("aegra_webhooks_delivered_total")).toBe(7);
-  expect(found.has("aegra_runs_waiting")).toBe(false);
   expect(found.get("process_resident_memory_bytes")).toBeGreaterThan(1e6);
+});
+
+test("a database that says nothing is asked no second time, and heard when it speaks", async () => {
+  let asked = 0;
+  let answer = (_depth: { waiting: number; oldest_seconds: number }): void => {};
+  const metrics = open({
+    queueDepth: () => {
+      asked += 1;
+      return new Promise((resolve) => (answer = resolve));
+    },
+  });
+  expect((await samples(metrics)).has("aegra_runs_waiting")).toBe(false);
+  const second = samples(metrics);
+  answer({ waiting: 2, oldest_seconds: 4 });
+  expect((await second).get("aegra_runs_waiting")).toBe(2);
+  expect((await second).get("aegra_run_oldest_waiting_seconds")).toBe(4);
+  expect(asked).toBe(1);
 });
 
 test("two servers in one process have numbers of their own", async () => {
