@@ -7,6 +7,7 @@ import { DatabaseAway } from "../storage/persistence.ts";
 import type { Lease, RunQueue } from "../storage/run-queue.ts";
 import type { EncodedResult, RunResult } from "../storage/run-result.ts";
 import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import { toLoggedError } from "./errors.ts";
 import type { EventLog, EventWriter } from "./event-log.ts";
 import { RunTimeout, executeRun, type Execution, type Stop } from "./execute.ts";
 import type { Feedback } from "./feedback.ts";
@@ -167,7 +168,7 @@ export class Attempt {
     this.#addFeedback(result.plain, observation);
     if (result.plain.error) {
       this.#append({ event: "error", data: result.plain.error });
-      log.debug({ err: outcome.error }, "run failed");
+      log.warn({ err: outcome.error }, "run failed");
     }
     // Before anybody is told that the run is over: its trace outlives this process as the run does.
     await recorded;
@@ -259,7 +260,10 @@ export class Attempt {
       } catch (error) {
         if (error instanceof ServerError) {
           const failure = toFailure(error);
-          if (!result.plain.error) this.#append({ event: "error", data: failure.plain.error });
+          if (!result.plain.error) {
+            this.#append({ event: "error", data: failure.plain.error });
+            this.#log().warn({ err: error }, "run failed");
+          }
           return this.#finish(failure);
         }
         if (tries === FINISH_TRIES) throw error;
@@ -283,11 +287,14 @@ export class Attempt {
   #log(observation?: RunObservation): Logger {
     const { run } = this.#start;
     const traceId = observation?.traceId ?? run.origin.trace?.trace_id;
-    return this.#options.log.child({
-      run_id: run.run_id,
-      ...(run.temporary ? {} : { thread_id: run.thread_id }),
-      ...(traceId === undefined ? {} : { trace_id: traceId }),
-    });
+    return this.#options.log.child(
+      {
+        run_id: run.run_id,
+        ...(run.temporary ? {} : { thread_id: run.thread_id }),
+        ...(traceId === undefined ? {} : { trace_id: traceId }),
+      },
+      { serializers: { err: toLoggedError } },
+    );
   }
 }
 
