@@ -9,7 +9,7 @@ import type { Logger } from "../observability/log.ts";
 import { authorizeRoute } from "./authorization.ts";
 import { readBody, validate } from "./body.ts";
 import { mayOpenSocket } from "./middleware/cors.ts";
-import { toRefusal } from "./problem.ts";
+import { aboutOf, logCause, toRefusal } from "./problem.ts";
 import type { Route, RouteAnswer } from "./route.ts";
 import { upgrade, type OpenSession } from "./web-socket.ts";
 
@@ -42,8 +42,9 @@ export async function answer(c: Context<Env>, route: Route, deps: AnswerDeps): P
   const principal = await findPrincipal(c, route, deps);
   const result = await handle(c, route, { ...deps, principal }).catch((error: unknown) => {
     const refusal = toRefusal(error);
-    if (route.refuse && refusal.code !== "internal") return route.refuse(refusal);
-    throw error;
+    if (!route.refuse || refusal.code === "internal") throw error;
+    logCause(refusal, deps.log, aboutOf(c));
+    return route.refuse(refusal);
   });
   if (result instanceof Response) return result;
   if ("session" in result) throw new TypeError(`${route.path} is not a web socket`);
@@ -84,8 +85,9 @@ async function openSession(
   } catch (error) {
     const refusal = toRefusal(error);
     if (refusal.code === "internal") {
-      deps.log.error({ err: error, request_id: c.get("requestId") }, "request failed");
+      deps.log.error({ err: error, ...aboutOf(c) }, "request failed");
     }
+    logCause(refusal, deps.log, aboutOf(c));
     return refusal;
   }
 }

@@ -1,6 +1,7 @@
 import type { Context } from "hono";
 import type { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { toLoggedError } from "../engine/errors.ts";
 import { ERRORS, ServerError, type ErrorCode } from "../errors.ts";
 import type { Logger } from "../observability/log.ts";
 import { DatabaseAway } from "../storage/persistence.ts";
@@ -21,26 +22,41 @@ export interface Problem {
  */
 export function toProblemResponse(error: unknown, c: Context, log: Logger): Response {
   if (isHttpException(error)) return error.getResponse();
-  const requestId = (c.get("requestId") as string | undefined) ?? "unknown";
+  const about = aboutOf(c);
   const refusal = toRefusal(error);
-  if (refusal.code === "internal") {
-    log.error({ err: error, request_id: requestId, path: c.req.path }, "request failed");
-  }
-  const { cause } = refusal;
-  // The client is not told why an authentication handler failed; whoever wrote it must be.
-  if (isAuthRefusal(refusal) && cause instanceof Error && !("status" in cause)) {
-    log.warn({ err: cause, request_id: requestId, path: c.req.path }, "an auth handler failed");
-  }
+  if (refusal.code === "internal") log.error({ err: error, ...about }, "request failed");
+  logCause(refusal, log, about);
   const problem: Problem = {
     detail: refusal.message,
     code: refusal.code,
-    request_id: requestId,
+    request_id: about.request_id,
     ...(refusal.details !== undefined && { errors: refusal.details }),
   };
   return c.json(problem, refusal.status as ContentfulStatusCode, {
     ...(ERRORS[refusal.code].retryable && refusal.status === 503 && { "Retry-After": "1" }),
     ...refusal.headers,
   });
+}
+
+/** What every line about a request has. */
+export function aboutOf(c: Context): { request_id: string; path: string } {
+  const requestId = c.get("requestId") as string | undefined;
+  return { request_id: requestId ?? "unknown", path: c.req.path };
+}
+
+/**
+ * Logs what in the project's own code is behind a refusal. The client is not told why an authentication handler
+ * failed, nor where a graph's factory did; whoever wrote them must be.
+ */
+export function logCause(refusal: ServerError, log: Logger, about: object): void {
+  const { cause } = refusal;
+  if (!(cause instanceof Error)) return;
+  // What a handler throws with a status is its answer, and no failure.
+  const what = isAuthRefusal(refusal)
+    ? !("status" in cause) && "an auth handler failed"
+    : refusal.code === "graph_unavailable" && "a graph could not be built";
+  if (what === false) return;
+  log.child({ ...about }, { serializers: { err: toLoggedError } }).warn({ err: cause }, what);
 }
 
 function isAuthRefusal({ code }: ServerError): boolean {

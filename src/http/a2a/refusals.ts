@@ -1,6 +1,6 @@
 import { A2AError, RequestMalformedError } from "@a2a-js/sdk/errors";
 import type { Logger } from "../../observability/log.ts";
-import { toRefusal } from "../problem.ts";
+import { logCause, toRefusal } from "../problem.ts";
 import type { A2aHandler } from "./handler.ts";
 
 /** The handler with this server's refusals in A2A's words, and without what a bug has to say. */
@@ -9,6 +9,7 @@ export function withRefusals(handler: A2aHandler, log: Logger): A2aHandler {
     if (error instanceof A2AError) return error;
     const refusal = toRefusal(error);
     if (refusal.code !== "internal") {
+      logCause(refusal, log, {});
       return refusal.status < 500 ? new RequestMalformedError(refusal.message) : refusal;
     }
     log.error({ err: error }, "an A2A request failed");
