@@ -29,7 +29,7 @@ export function isUnreachable(error: unknown): error is Error {
     return /Connection terminated|Client has encountered a connection error|timeout exceeded when trying/i.test(
       error.message,
     );
-  return /^(?:08|53|57P|40)/.test(code) || /^E[A-Z]{3,}$/.test(code);
+  return /^(?:08|53|57P|40)/.test(code) || /^(?:E[A-Z]{3,}|EAI_AGAIN)$/.test(code);
 }
 
 /** Tries again, for about a second, what may be done twice and finds no database. */

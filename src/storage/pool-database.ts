@@ -266,12 +266,12 @@ function lastOf<Item>(items: Item[]): Item {
 
 const ignore = (): void => {};
 
-/** Errors without a SQLSTATE come from the connection, and so do those of class 08 and 57P. */
+/** Errors without a SQLSTATE come from the connection, and so do those of class 08 and 57P, and a socket's. */
 function isConnectionLoss(error: unknown): error is Error {
   if (error instanceof DatabaseAway) return true;
   if (!(error instanceof Error)) return false;
   const code: unknown = "code" in error ? error.code : undefined;
   if (typeof code !== "string")
     return /Connection terminated|Client has encountered/.test(error.message);
-  return /^(?:08|57P)/.test(code) || /^E[A-Z]{3,}$/.test(code);
+  return /^(?:08|57P|E(?:CONN|PIPE$|TIMEDOUT$|HOST|NET|NOTCONN$))/.test(code);
 }
