@@ -1,6 +1,6 @@
 import type { AgentStatus } from "../protocol/events.ts";
 import type { RunEvent } from "../protocol/runs.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 import { fromEventName } from "./protocol-events.ts";
 import type { RunEngine } from "./runs.ts";
 import { statusOf } from "./thread-events.ts";

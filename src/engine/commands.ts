@@ -14,7 +14,8 @@ import {
 import type { Filter } from "../protocol/filters.ts";
 import type { RunCreate } from "../protocol/runs.ts";
 import type { Thread } from "../protocol/threads.ts";
-import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
+import type { RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import { readTree } from "./agent-tree.ts";
 import { CommandRefusal } from "./command-refusal.ts";

@@ -4,7 +4,7 @@ import type { CompiledGraph } from "../graphs/compiled.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { RunObservation } from "../observability/observer.ts";
 import type { RunCheckpointSaver } from "../storage/checkpoints.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 import { RunCallbacks } from "./run-callbacks.ts";
 import { defined, toConfigurable, toGraphInput, toRunMetadata } from "./run-config.ts";
 import { needsHandlers, streamGraph, type GraphCall } from "./graph-stream.ts";

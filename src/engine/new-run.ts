@@ -4,7 +4,8 @@ import { ServerError } from "../errors.ts";
 import type { Assistant } from "../protocol/assistants.ts";
 import type { Filter } from "../protocol/filters.ts";
 import type { RunCreate, RunKwargs, StreamMode } from "../protocol/runs.ts";
-import type { NewRun, RunOrigin } from "../storage/runs.ts";
+import type { NewRun } from "../storage/run-creation.ts";
+import type { RunOrigin } from "../storage/run-record.ts";
 import type { Idempotency } from "./idempotency.ts";
 
 const ASSISTANT_NAMESPACE = "6ba7b821-9dad-11d1-80b4-00c04fd430c8";

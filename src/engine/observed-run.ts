@@ -1,5 +1,6 @@
 import type { ObservedRun, Observer, TraceableRun, TracePlace } from "../observability/observer.ts";
-import type { NewRun, RunRecord } from "../storage/runs.ts";
+import type { NewRun } from "../storage/run-creation.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 
 /** Where a run that is about to be accepted will be traced; `undefined` where it will not be. */
 export function placeTrace(observer: Observer, run: NewRun): TracePlace | undefined {

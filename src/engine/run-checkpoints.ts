@@ -1,5 +1,6 @@
 import type { Checkpoints, RunCheckpointSaver } from "../storage/checkpoints.ts";
-import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
+import type { RunRepository } from "../storage/runs.ts";
 import type { EventLog } from "./event-log.ts";
 import { toRunMetadata } from "./run-config.ts";
 

@@ -3,7 +3,7 @@ import { ServerError } from "../errors.ts";
 import type { InputInject, InputRespond, RunStart, StateFork } from "../protocol/commands.ts";
 import { RunCreate } from "../protocol/runs.ts";
 import type { Thread } from "../protocol/threads.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 import { CommandRefusal } from "./command-refusal.ts";
 import type { CommandCaller, CommandContext, Outcome } from "./commands.ts";
 import { answeredBy } from "./thread-events.ts";

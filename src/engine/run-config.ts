@@ -1,7 +1,7 @@
 import { Command, Send } from "@langchain/langgraph";
 import type { HeaderPatterns } from "../config/schema.ts";
 import type { Command as WireCommand, RunKwargs } from "../protocol/runs.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 
 /** Headers that carry credentials of this server or its clients; graphs never see them. */
 const WITHHELD_HEADERS = new Set(["x-api-key", "x-tenant-id", "x-service-key"]);

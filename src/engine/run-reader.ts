@@ -1,6 +1,7 @@
 import type { RunEvent } from "../protocol/runs.ts";
 import { patiently } from "../storage/persistence.ts";
-import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
+import type { RunRepository } from "../storage/runs.ts";
 import type { PublicError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
 import type { Message } from "./mailbox.ts";

@@ -8,7 +8,9 @@ import type { Observer } from "../observability/observer.ts";
 import type { AssistantRepository } from "../storage/assistants.ts";
 import type { RunQueue } from "../storage/run-queue.ts";
 import type { RunBatchRepository } from "../storage/run-batches.ts";
-import type { NewRun, RunRecord, RunRepository } from "../storage/runs.ts";
+import type { NewRun } from "../storage/run-creation.ts";
+import type { RunRecord } from "../storage/run-record.ts";
+import type { RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import {
   assertNoThreadNeeded,

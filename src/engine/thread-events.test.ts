@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ThreadEvent } from "../protocol/events.ts";
 import type { RunEvent } from "../protocol/runs.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 import { toModeEvents } from "./mode-events.ts";
 import { fromEventName, fromProtocolEvent } from "./protocol-events.ts";
 import { isWanted, seqOf, toThreadEvents, toWire } from "./thread-events.ts";

@@ -1,7 +1,7 @@
 import { isPrefixMatch } from "@langchain/langgraph/stream";
 import type { AgentStatus, EventFilter, ThreadEvent } from "../protocol/events.ts";
 import type { RunEvent } from "../protocol/runs.ts";
-import type { RunError, RunRecord } from "../storage/runs.ts";
+import type { RunError, RunRecord } from "../storage/run-record.ts";
 import { fromEventName, isRecord } from "./protocol-events.ts";
 import {
   ANSWERED,

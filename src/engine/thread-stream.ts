@@ -1,7 +1,8 @@
 import type { Filter } from "../protocol/filters.ts";
 import type { RunEvent } from "../protocol/runs.ts";
 import { patiently } from "../storage/persistence.ts";
-import type { RunRecord, RunRepository } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
+import type { RunRepository } from "../storage/runs.ts";
 import type { ThreadRepository } from "../storage/threads.ts";
 import type { RunEngine } from "./runs.ts";
 import { isTerminal } from "./run-status.ts";

@@ -2,7 +2,7 @@ import { createHmac } from "node:crypto";
 import { ServerError } from "../errors.ts";
 import type { WebhooksConfig } from "../config/schema.ts";
 import type { Logger } from "../observability/log.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 import type { TakenWebhook, WebhookOutcome, WebhookRepository } from "../storage/webhooks.ts";
 import { gravityOf } from "./gravity.ts";
 import { createWebhookPolicy, type WebhookPolicy } from "./webhook-policy.ts";

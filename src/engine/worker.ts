@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { CancelAction } from "../protocol/runs.ts";
 import type { RunLimits } from "../storage/run-queue.ts";
 import type { RunResult } from "../storage/run-result.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 import { gravityOf } from "./gravity.ts";
 import { Attempt, type AttemptOptions } from "./attempt.ts";
 

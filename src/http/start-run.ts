@@ -3,7 +3,7 @@ import type { Idempotency } from "../engine/idempotency.ts";
 import { toAssistantId, type RunRequest } from "../engine/new-run.ts";
 import type { RunEngine } from "../engine/runs.ts";
 import { RunCreate } from "../protocol/runs.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 import { assertWithin, changesWith } from "./authorization.ts";
 import type { RouteRequest } from "./route.ts";
 

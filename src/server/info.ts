@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import type { GraphRegistry } from "../graphs/registry.ts";
 import type { Observer } from "../observability/observer.ts";
-import type { RunRecord } from "../storage/runs.ts";
+import type { RunRecord } from "../storage/run-record.ts";
 
 /** What `/info` answers: what clients look for, and how the parts of this server are. */
 export function toInfo(parts: {

@@ -5,7 +5,8 @@ import type { ThreadTtl } from "../protocol/thread-ttl.ts";
 import { Conditions, toContained } from "./conditions.ts";
 import type { Database, Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
-import { createRunRepository, type Created, type NewRun } from "./runs.ts";
+import { createRunRepository } from "./runs.ts";
+import type { Created, NewRun } from "./run-creation.ts";
 import { insertThread } from "./threads.ts";
 
 /** What the server noted when the cron was made, for its runs; the API never shows it. */

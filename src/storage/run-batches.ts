@@ -1,7 +1,8 @@
 import type { Metadata } from "../protocol/common.ts";
 import type { ThreadTtl } from "../protocol/thread-ttl.ts";
 import type { Database } from "./database.ts";
-import { createRunRepository, type Created, type NewRun } from "./runs.ts";
+import { createRunRepository } from "./runs.ts";
+import type { Created, NewRun } from "./run-creation.ts";
 import { insertThread } from "./threads.ts";
 
 /** Several runs at once. */

@@ -1,4 +1,4 @@
-import { RUN_COLUMNS } from "./runs.ts";
+import { RUN_COLUMNS } from "./run-record.ts";
 
 /*
  * Which waiting runs a worker takes.

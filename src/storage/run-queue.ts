@@ -2,7 +2,7 @@ import type { CancelAction, RunStatus } from "../protocol/runs.ts";
 import type { Database, Queryable } from "./database.ts";
 import { CLAIM, NEXT_PLACE } from "./run-claim.ts";
 import { unstorable, type EncodedResult } from "./run-result.ts";
-import { RUN_COLUMNS, type RunRecord } from "./runs.ts";
+import { RUN_COLUMNS, type RunRecord } from "./run-record.ts";
 
 /** The lease under which a worker executes a run; every write of a result proves it. */
 export interface Lease {

@@ -1,7 +1,7 @@
 import { ServerError } from "../errors.ts";
 import type { RunStatus } from "../protocol/runs.ts";
 import { toJson } from "./json.ts";
-import type { RunError } from "./runs.ts";
+import type { RunError } from "./run-record.ts";
 
 /** What came of a run, and of its thread. */
 export interface RunResult {

@@ -1,7 +1,7 @@
 import type { WebhookAttempt, WebhookDelivery } from "../protocol/webhooks.ts";
 import type { Queryable } from "./database.ts";
 import { toJson } from "./json.ts";
-import type { RunRecord } from "./runs.ts";
+import type { RunRecord } from "./run-record.ts";
 
 /** A webhook that a process has taken to deliver it. */
 export interface TakenWebhook {

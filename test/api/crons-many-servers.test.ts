@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { createCronRepository } from "../../src/storage/crons.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { openDatabase } from "../../src/storage/open.ts";
-import type { NewRun } from "../../src/storage/runs.ts";
+import type { NewRun } from "../../src/storage/run-creation.ts";
 import { createTestDatabases, describeDatabases } from "../support/databases.ts";
 import { five, registryOf } from "../support/graphs.ts";
 import { eventually, startServer, type TestServer } from "../support/server.ts";

@@ -4,7 +4,8 @@ import { beforeAll, expect, it } from "vitest";
 import { openCheckpoints, type Checkpoints } from "../../src/storage/checkpoints.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { createRunQueue } from "../../src/storage/run-queue.ts";
-import { createRunRepository, type NewRun } from "../../src/storage/runs.ts";
+import type { NewRun } from "../../src/storage/run-creation.ts";
+import { createRunRepository } from "../../src/storage/runs.ts";
 import {
   createThreadStateRepository,
   type StateWriter,

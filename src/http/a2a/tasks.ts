@@ -1,5 +1,5 @@
 import { TaskState, type Artifact, type Task, type TaskStatus } from "@a2a-js/sdk";
-import type { RunRecord } from "../../storage/runs.ts";
+import type { RunRecord } from "../../storage/run-record.ts";
 import {
   agentMessage,
   dataPart,

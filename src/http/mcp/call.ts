@@ -3,7 +3,8 @@ import type { RunEngine } from "../../engine/runs.ts";
 import type { Assistant } from "../../protocol/assistants.ts";
 import type { McpToolResult, McpToolsCall } from "../../protocol/mcp.ts";
 import { RunCreate } from "../../protocol/runs.ts";
-import type { RunRecord, RunRepository } from "../../storage/runs.ts";
+import type { RunRecord } from "../../storage/run-record.ts";
+import type { RunRepository } from "../../storage/runs.ts";
 import { startRun, type Caller } from "../start-run.ts";
 
 /** Which request of which client a call is, so that the client can cancel it. */

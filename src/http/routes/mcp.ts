@@ -18,7 +18,8 @@ import {
   McpToolsList,
 } from "../../protocol/mcp.ts";
 import type { AssistantRepository } from "../../storage/assistants.ts";
-import type { RunRecord, RunRepository } from "../../storage/runs.ts";
+import type { RunRecord } from "../../storage/run-record.ts";
+import type { RunRepository } from "../../storage/runs.ts";
 import { JsonRpcRefusal, toJsonRpcError, toRefusedAnswer } from "../json-rpc.ts";
 import { toPatientJson } from "../keep-alive.ts";
 import { endCall, startCall, toCallMetadata } from "../mcp/call.ts";

@@ -15,7 +15,8 @@ import {
   type StreamMode,
 } from "../../protocol/runs.ts";
 import type { Filter } from "../../protocol/filters.ts";
-import type { RunRecord, RunRepository } from "../../storage/runs.ts";
+import type { RunRecord } from "../../storage/run-record.ts";
+import type { RunRepository } from "../../storage/runs.ts";
 import type { ThreadRepository } from "../../storage/threads.ts";
 import { eventsAfterState, filterEvents } from "../event-filter.ts";
 import { toPatientJson } from "../keep-alive.ts";
