@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Client } from "pg";
 import type { Subscription } from "./database.ts";
+import { destroySocket } from "./sockets.ts";
 
 /*
  * One connection for every LISTEN of a process.
@@ -157,7 +158,6 @@ export class Listener {
     if (this.#client !== client) return;
     this.#client = undefined;
     clearInterval(this.#heartbeat);
-    // Not end(): it would wait for the answer of a peer that is gone.
     destroySocket(client);
     if (this.#closed.signal.aborted) return;
     this.#options.log("warn", "The LISTEN connection to the database was lost; reconnecting.");
@@ -190,13 +190,6 @@ export class Listener {
       for (const subscriber of subscribers) subscriber.onReconnect?.();
     }
   }
-}
-
-function destroySocket(client: Client): void {
-  const { connection } = client as unknown as {
-    connection?: { stream?: { destroy?: () => void } };
-  };
-  connection?.stream?.destroy?.();
 }
 
 function quoteIdentifier(name: string): string {

@@ -7,6 +7,7 @@ import { Listener } from "./listener.ts";
 import type { StorageLog } from "./listener.ts";
 import { DatabaseAway, isUnreachable } from "./persistence.ts";
 import { Reachability } from "./reachability.ts";
+import { SilenceWatch, type SilenceWatchOptions } from "./silence-watch.ts";
 
 export interface PoolDatabaseOptions {
   kind: Database["kind"];
@@ -18,6 +19,8 @@ export interface PoolDatabaseOptions {
   listens: boolean;
   /** How often the LISTEN connection is proved alive; 0 where it cannot break. */
   heartbeatMs: number;
+  /** After how long a statement without an answer is looked after, and with what; not where connections cannot break. */
+  silence?: SilenceWatchOptions | undefined;
   /** Give statements with parameters a name, so that a connection parses each of them once. */
   prepare: boolean;
   log: StorageLog;
@@ -43,6 +46,9 @@ export class PoolDatabase implements Database {
   readonly #options: PoolDatabaseOptions;
   readonly #listener: Listener;
   readonly #reachability: Reachability;
+  readonly #silence: SilenceWatch | undefined;
+  /** When each connection was made; milliseconds since 1970. */
+  readonly #made = new WeakMap<PoolClient, number>();
   readonly #prepared = new WeakMap<object, Map<string, string>>();
   readonly #inTransaction = new AsyncLocalStorage<OpenTransaction>();
   #connectionCount = 0;
@@ -60,10 +66,12 @@ export class PoolDatabase implements Database {
       log: options.log,
     });
     this.#reachability = new Reachability(options.log);
+    this.#silence = options.silence && new SilenceWatch(options.silence);
     // For as long as the connection lives. A server that ends one may say so in the very packet that makes it
     // ready, before anybody who asked for it can listen; an error nobody listens to ends the process.
     this.pool.on("connect", (client) => {
       client.on("error", ignore);
+      this.#made.set(client, Date.now());
       this.#reachability.connected();
     });
     this.pool.on("error", (error) => this.#reachability.lost(error));
@@ -103,7 +111,7 @@ export class PoolDatabase implements Database {
       const value = await this.#inTransaction.run(scope, () => work(tx));
       scope.open = false;
       // PostgreSQL answers the COMMIT of a failed transaction with a rollback that is not an error.
-      const { command } = await this.#answer(client.query("COMMIT"));
+      const { command } = await this.#answer(client, client.query("COMMIT"));
       if (command === "ROLLBACK") {
         throw new Error(
           "The transaction was rolled back: a statement in it failed and its error was ignored.",
@@ -145,6 +153,7 @@ export class PoolDatabase implements Database {
 
   close(): Promise<void> {
     this.#closing ??= (async () => {
+      this.#silence?.close();
       await this.#listener.close();
       await this.pool.end();
       await this.#options.afterClose?.();
@@ -167,7 +176,12 @@ export class PoolDatabase implements Database {
 
   async #connect(): Promise<PoolClient> {
     try {
-      return await this.pool.connect();
+      for (;;) {
+        const client = await this.pool.connect();
+        if ((this.#made.get(client) ?? 0) >= (this.#silence?.brokenAt ?? 0)) return client;
+        // As old as one on which nobody answered.
+        client.release(true);
+      }
     } catch (error) {
       if (!isUnreachable(error)) throw error;
       this.#reachability.failed(error);
@@ -176,9 +190,9 @@ export class PoolDatabase implements Database {
   }
 
   /** An answer of the database; rejects with `DatabaseAway` if its connection is lost meanwhile. */
-  async #answer<Answer>(answer: Promise<Answer>): Promise<Answer> {
+  async #answer<Answer>(client: PoolClient, answer: Promise<Answer>): Promise<Answer> {
     try {
-      const given = await answer;
+      const given = await (this.#silence?.follow(client, answer) ?? answer);
       this.#reachability.answered();
       return given;
     } catch (error) {
@@ -218,7 +232,10 @@ export class PoolDatabase implements Database {
       const name = this.#options.prepare ? this.#statementName(client, text) : undefined;
       if (name !== undefined) config.name = name;
     }
-    const answer: PgResult<Row> | PgResult<Row>[] = await this.#answer(client.query<Row>(config));
+    const answer: PgResult<Row> | PgResult<Row>[] = await this.#answer(
+      client,
+      client.query<Row>(config),
+    );
     // Several statements in one text, as migrations have, are answered by several results.
     const { rows, rowCount } = Array.isArray(answer) ? lastOf(answer) : answer;
     return { rows, rowCount: rowCount ?? 0 };

@@ -22,6 +22,8 @@ export interface PostgresOptions {
    * hands a transaction's connection to others and knows no prepared statements (PgBouncer before 1.21).
    */
   prepareStatements?: boolean | undefined;
+  /** After how many milliseconds a statement without an answer is looked after. Default 15,000. */
+  silentMs?: number | undefined;
   log?: StorageLog;
 }
 
@@ -29,6 +31,7 @@ const OLDEST_MAJOR = 14;
 const CONNECT_TIMEOUT_MS = 10_000;
 const IDLE_TIMEOUT_MS = 60_000;
 const HEARTBEAT_MS = 15_000;
+const SILENT_MS = 15_000;
 
 /**
  * Opens a pool to a PostgreSQL server, 14 or newer, and proves that it answers. The caller closes it.
@@ -45,6 +48,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     pipeline: true,
   };
   const target = parseTarget(config);
+  const { silentMs = SILENT_MS } = options;
   const pool = new Pool({
     ...config,
     max: options.maxConnections ?? 10,
@@ -63,6 +67,11 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       }),
     listens: options.listen ?? true,
     heartbeatMs: HEARTBEAT_MS,
+    silence: {
+      silentMs,
+      createProbe: () =>
+        new Client({ ...config, connectionTimeoutMillis: silentMs, query_timeout: silentMs }),
+    },
     prepare: options.prepareStatements ?? true,
     log: options.log ?? (() => {}),
   });

@@ -270,6 +270,62 @@ describe("a PostgreSQL that is away for a while", () => {
 describe("a connection that goes silent", () => {
   const databases = createTestDatabases("postgres");
 
+  const openSilent = async () => {
+    const { databaseUrl: url = "" } = await databases.configure();
+    const proxy = await openDatabaseProxy(url);
+    databases.defer(() => proxy.close());
+    const database = await openPostgres({
+      connectionString: proxy.url,
+      listen: false,
+      silentMs: 400,
+    });
+    databases.defer(() => database.close());
+    // Three connections, which are idle then.
+    await Promise.all(Array.from({ length: 3 }, () => database.query("SELECT pg_sleep(0.05)")));
+    expect(database.pool.totalCount).toBe(3);
+    return { proxy, database };
+  };
+  const caught = (answer: Promise<unknown>): Promise<unknown> =>
+    answer.catch((error: unknown) => error);
+
+  test("is broken where others are answered, and none of its age is used again", async () => {
+    const { proxy, database } = await openSilent();
+    proxy.stall();
+    const asked = [
+      caught(database.query("SELECT 1")),
+      caught(database.transaction((tx) => tx.query("SELECT 2"))),
+    ];
+    for (const error of await Promise.all(asked)) expect(error).toBeInstanceOf(DatabaseAway);
+    // The third is as dead, and nobody has to wait for it to be found so.
+    await Promise.all(Array.from({ length: 3 }, () => database.query("SELECT 3")));
+  });
+
+  test("is broken where nobody is answered, and replaced when somebody is", async () => {
+    const { proxy, database } = await openSilent();
+    proxy.silence();
+    expect(await caught(database.query("SELECT 1"))).toBeInstanceOf(DatabaseAway);
+    proxy.mend();
+    await vi.waitFor(() => database.query("SELECT 1"), 10_000);
+  });
+
+  test("is left alone while its statement is at work, or waits for a lock", async () => {
+    const { database } = await openSilent();
+    await database.query("CREATE TABLE slow (id integer)");
+    const held = database.transaction(async (tx) => {
+      await tx.query("LOCK TABLE slow");
+      await tx.query("SELECT pg_sleep(2)");
+    });
+    await vi.waitFor(async () => {
+      const { rows } = await database.query(
+        "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)' AND state = 'active' AND pid <> pg_backend_pid() AND datname = current_database()",
+      );
+      expect(rows).toHaveLength(1);
+    });
+    const waiting = database.query("SELECT count(*) FROM slow");
+    await held;
+    expect((await waiting).rows).toEqual([{ count: 0 }]);
+  });
+
   test("is noticed by the heartbeat and replaced", async () => {
     const { databaseUrl: url = "" } = await databases.configure();
     const proxy = await openDatabaseProxy(url);
