@@ -59,6 +59,9 @@ const workloads: Record<string, Workload> = {
   "stream alone": { kind: "stream", graph: "tokens", concurrency: 1, durationMs, minimumRuns: 10 },
 };
 const asked = flags.measures?.split(",");
+for (const name of asked ?? [])
+  if (!(name in workloads))
+    throw new Error(`--measures: "${name}" is none of ${Object.keys(workloads).join(", ")}`);
 const measures = Object.entries(workloads).filter(([name]) => asked?.includes(name) ?? true);
 
 const folder = await mkdtemp(join(tmpdir(), "aegra-bench-"));
