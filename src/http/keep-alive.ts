@@ -1,3 +1,5 @@
+import { BrokenOff } from "./broken-off.ts";
+
 /** How often a line break goes out while an answer is being waited for. */
 const BEAT_MS = 5_000;
 const encoder = new TextEncoder();
@@ -30,7 +32,7 @@ export function toPatientJson(
         },
         (error: unknown) => {
           clearInterval(beat);
-          if (!over) controller.error(error);
+          if (!over) controller.error(new BrokenOff(error));
         },
       );
     },

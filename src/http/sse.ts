@@ -1,3 +1,5 @@
+import { BrokenOff } from "./broken-off.ts";
+
 /** One event as it goes out. Without an id a client cannot go on after it. */
 export interface ServerSentEvent {
   id?: number | string;
@@ -45,7 +47,7 @@ export function toEventStream(
       } catch (error) {
         if (over) return;
         end();
-        controller.error(error);
+        controller.error(new BrokenOff(error));
       }
     },
     cancel() {

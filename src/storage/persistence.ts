@@ -21,6 +21,15 @@ export class DatabaseAway extends Error {
   }
 }
 
+/** The database was closed here, by its owner. */
+export class DatabaseClosed extends Error {
+  override readonly name = "DatabaseClosed";
+
+  constructor() {
+    super("The database is closed.");
+  }
+}
+
 /** Whether the same statement may succeed later: connection, resource and serialisation failures. */
 export function isUnreachable(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
@@ -47,7 +56,7 @@ export async function persistently<T>(work: () => Promise<T>): Promise<T> {
 
 /**
  * Tries again for as long as there is no database, for those whose answer has begun and can only go on. Gives
- * `undefined` if `signal` aborts first.
+ * `undefined` if `signal` aborts first, or the database is closed.
  */
 export async function patiently<T>(
   work: () => Promise<T>,
@@ -57,6 +66,8 @@ export async function patiently<T>(
     try {
       return await work();
     } catch (error) {
+      // Who has left does not care why, and where the server ends everybody has to leave.
+      if (signal?.aborted || error instanceof DatabaseClosed) return undefined;
       if (!isUnreachable(error)) throw error;
     }
     await delay(RETRY_DELAYS_MS[tries] ?? LONGEST_DELAY_MS, undefined, { signal }).catch(() => {});

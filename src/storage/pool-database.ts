@@ -5,7 +5,7 @@ import { ServerError } from "../errors.ts";
 import type { Database, Queryable, QueryResult, Subscription } from "./database.ts";
 import { Listener } from "./listener.ts";
 import type { StorageLog } from "./listener.ts";
-import { DatabaseAway, isUnreachable } from "./persistence.ts";
+import { DatabaseAway, DatabaseClosed, isUnreachable } from "./persistence.ts";
 import { Reachability } from "./reachability.ts";
 import { SilenceWatch, type SilenceWatchOptions } from "./silence-watch.ts";
 
@@ -162,7 +162,7 @@ export class PoolDatabase implements Database {
   }
 
   #assertOpen(): void {
-    if (this.#closing) throw new Error("The database is closed.");
+    if (this.#closing) throw new DatabaseClosed();
   }
 
   /** On PGlite the call would wait for the transaction that waits for it; on PostgreSQL it would not be part of it. */

@@ -309,9 +309,7 @@ describeDatabases("streams", (databases) => {
     for (const item of ["a", { b: ["ü", "\u2028", "line\nbreak", "\u0000"] }, null, 5]) {
       await feed.entered(input);
       feed.push(input, item);
-      expect((await next()).data).toEqual(
-        JSON.parse(JSON.stringify(item).replace("\\u0000", "\u{FFFD}")),
-      );
+      expect((await next()).data).toEqual(item);
     }
     feed.end(input);
     expect(await parts.next()).toMatchObject({ done: true });
