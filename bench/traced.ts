@@ -1,6 +1,7 @@
 /** A graph in a process of its own, traced in one way; `TRACED` says in which. */
-import type { BaseCallbackHandler } from "@langchain/core/callbacks/base";
+import type { Callbacks } from "@langchain/core/callbacks/manager";
 import { v7 as uuid7 } from "@langchain/core/utils/uuid";
+import { RunCallbacks } from "../src/engine/run-callbacks.ts";
 import { loadLangfuseObserver } from "../src/observability/langfuse/observer.ts";
 import { createLogger } from "../src/observability/log.ts";
 import { answer } from "./child.ts";
@@ -8,7 +9,7 @@ import { five } from "./project/graphs.ts";
 
 interface Tracing {
   run<T>(
-    work: (options: { callbacks: BaseCallbackHandler[]; runId: string }) => Promise<T>,
+    work: (options: { callbacks: Callbacks | undefined; runId: string }) => Promise<T>,
   ): Promise<T>;
   flush(): Promise<unknown>;
 }
@@ -45,7 +46,9 @@ async function createTracing(): Promise<Tracing> {
           started_at: now,
           traceparent: undefined,
         });
-        const value = await work({ callbacks: observation.callbacks, runId });
+        // As the server passes them.
+        const callbacks = RunCallbacks.of(observation.callbacks);
+        const value = await work({ callbacks, runId });
         observation.end({ status: "success", output: value });
         return value;
       },
@@ -68,7 +71,7 @@ async function createTracing(): Promise<Tracing> {
       flush: () => processor.forceFlush(),
     };
   }
-  return { run: (work) => work({ callbacks: [], runId: uuid7() }), flush: async () => {} };
+  return { run: (work) => work({ callbacks: undefined, runId: uuid7() }), flush: async () => {} };
 }
 
 const tracing = await createTracing();
@@ -76,7 +79,7 @@ const once = (text: string): Promise<unknown> =>
   tracing.run(({ callbacks, runId }) =>
     five.invoke(
       { messages: [{ type: "human", content: text }] },
-      callbacks.length > 0 ? { callbacks, runId } : {},
+      callbacks === undefined ? {} : { callbacks, runId },
     ),
   );
 

@@ -20,6 +20,7 @@ const REST = /(?:[^"\\]|\\.)*(?:"|$)/sy;
  * hand objects on. Only keys with a telling word are looked at, as most texts have none.
  */
 export function redactJsonText(text: string, isSecretKey: (key: string) => boolean): string {
+  if (!text.includes('":') && !text.includes('" :')) return text;
   let redacted = "";
   let at = 0;
   for (const { index } of text.matchAll(SECRET_WORD)) {
