@@ -39,9 +39,13 @@ async function run(options: DevServerOptions): Promise<void> {
     if (configured !== previous?.configured) return config;
     return { ...config, port: { value: previous.actual, explicit: true } };
   };
-  let serving: Serving;
+  // Before the banner: whoever reads that it is ready may change a file at once.
+  const onOpen = (serving: Serving): void => {
+    process.send?.({ configured, actual: serving.server.port } satisfies PortReport);
+    watchProject(serving);
+  };
   try {
-    serving = await serve(options, { mode: "dev", adjust: keepPort });
+    await serve(options, { mode: "dev", adjust: keepPort, onOpen });
   } catch (error) {
     const exitCode = reportFailure(error);
     if (!previous) process.exit(exitCode);
@@ -51,10 +55,7 @@ async function run(options: DevServerOptions): Promise<void> {
       onChange: () => process.exit(RESTART),
       onProblem: reportProblem,
     });
-    return;
   }
-  process.send?.({ configured, actual: serving.server.port } satisfies PortReport);
-  watchProject(serving);
 }
 
 function watchProject(serving: Serving): void {
