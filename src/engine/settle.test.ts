@@ -142,7 +142,14 @@ describe("settling a run", () => {
     }
     expect(
       settle({ ...done, reached: { ...reached, interrupts: {} } }, stop("cancel")).result?.resting,
-    ).toBeUndefined();
+    ).toBe("idle");
+  });
+
+  it("leaves the thread as it was where nobody knows what state a stopped run left", () => {
+    expect(settle(done, stop("cancel")).result).toMatchObject({
+      interrupts: undefined,
+      resting: "unchanged",
+    });
   });
 
   it("leaves the thread as it was before a run that is rolled back", () => {

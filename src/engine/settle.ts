@@ -50,13 +50,14 @@ export function settle(execution: Execution, stop: Stop | undefined): Settlement
   }
   if (stop) {
     const waits = Object.keys(left.interrupts ?? {}).length > 0;
+    const resting = reached === undefined ? "unchanged" : waits ? "interrupted" : "idle";
     return {
       result: {
         ...untouched,
         ...left,
         status: "interrupted",
         output: values,
-        ...(waits && { resting: "interrupted" }),
+        resting,
       },
       outcome: { status: "cancelled", output: values },
     };

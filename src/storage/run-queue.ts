@@ -229,10 +229,11 @@ const WRITE_WEBHOOK = (alias: string, url: string): string =>
     SELECT ${alias}.run_id, ${alias}.thread_id, ${url}, row_to_json(${alias}) FROM ${alias}
     WHERE ${url} IS NOT NULL`;
 
-/** The metadata of thread `t` without `run`: its graph is that of the last other run. */
+/** The metadata of thread `t` without `run`: its graph is that of the last other run that began, or still will. */
 const METADATA_WITHOUT = (run: string): string => `t.metadata || coalesce(
     (SELECT jsonb_build_object('graph_id', other.graph_id, 'assistant_id', other.assistant_id)
      FROM runs other WHERE other.thread_id = t.thread_id AND other.run_id <> ${run}.run_id
+       AND (other.started_at IS NOT NULL OR other.status = 'pending')
      ORDER BY other.position DESC LIMIT 1), '{}')`;
 
 const finish = (columns: string, then = ""): string => `

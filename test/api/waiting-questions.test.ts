@@ -205,12 +205,14 @@ describeDatabases("a question that waits when a run is stopped or fails", (datab
     const { client } = server;
     const threadId = await newThread();
     await client.runs.wait(threadId, "approval", { input: { input: "x" } });
-    const later = await client.runs.create(threadId, "five", {
-      input: { input: "y" },
-      afterSeconds: 100,
-    });
-    await client.runs.cancel(threadId, later.run_id, true);
-    expect((await client.threads.get(threadId)).metadata).toMatchObject({ graph_id: "approval" });
+    for (const graph of ["five", "long"]) {
+      const later = await client.runs.create(threadId, graph, {
+        input: { input: "y" },
+        afterSeconds: 100,
+      });
+      await client.runs.cancel(threadId, later.run_id, true);
+      expect((await client.threads.get(threadId)).metadata).toMatchObject({ graph_id: "approval" });
+    }
     expect((await client.threads.getState(threadId)).next).toEqual(["ask"]);
   });
 });
