@@ -1,6 +1,6 @@
 import { AIMessage, HumanMessage, ToolMessage } from "@langchain/core/messages";
 import { ChatPromptTemplate } from "@langchain/core/prompts";
-import { RunnableLambda } from "@langchain/core/runnables";
+import { RunnableLambda, type RunnableConfig } from "@langchain/core/runnables";
 import { tool } from "@langchain/core/tools";
 import { MessagesAnnotation, START, StateGraph } from "@langchain/langgraph";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -99,8 +99,10 @@ test("thoughts, calls and pictures do not keep a question or an answer from bein
 
 test("a client cannot name the prompt or the parameters of a model call", async () => {
   const model = new FakeChatModel([says("hi", { input: 1, output: 1 })]);
+  const prompt = ChatPromptTemplate.fromTemplate("say {what}");
   const graph = single(async (_state, config) => {
-    await model.invoke("hello", config);
+    // The template and the sequence inherit the claims as the model does.
+    await prompt.pipe(model).invoke({ what: "hello" }, config);
     return {};
   });
   const claims = { langfusePrompt: { name: "forged", version: 6 }, ls_temperature: 0.9 };
@@ -199,17 +201,23 @@ test("LangChain's wrappers around a model are not drawn", async () => {
   expect(said(spans.get("twice"), "type")).toBe("generation");
 });
 
-test("a model call that is left early ends with its last token, inside the node", async () => {
-  const model = new FakeChatModel([says("one two three four", { input: 1, output: 4 })]);
-  const graph = new StateGraph(MessagesAnnotation)
-    .addNode("impatient", async (_state, config) => {
-      for await (const chunk of await model.stream("hello", config)) if (chunk.content) break;
+/** A node, and a run that goes on for a while after it. */
+const followed = (name: string, work: (config: RunnableConfig) => Promise<unknown>) =>
+  new StateGraph(MessagesAnnotation)
+    .addNode(name, async (_state, config) => {
+      await work(config);
       return {};
     })
-    .addNode("later", () => new Promise((resolve) => setTimeout(() => resolve({}), 300)))
-    .addEdge(START, "impatient")
-    .addEdge("impatient", "later")
+    .addNode("later", () => new Promise((resolve) => setTimeout(() => resolve({}), 200)))
+    .addEdge(START, name as never)
+    .addEdge(name as never, "later" as never)
     .compile();
+
+test("a model call that is left early ends with its last token, inside the node", async () => {
+  const model = new FakeChatModel([says("one two three four", { input: 1, output: 4 })]);
+  const graph = followed("impatient", async (config) => {
+    for await (const chunk of await model.stream("hello", config)) if (chunk.content) break;
+  });
   const { spans } = await traced(graph, { input: { messages: [] } });
   const [node, call] = [spans.get("impatient")!, spans.get("FakeChatModel")!];
   expect(call.endNs).toBeLessThanOrEqual(node.endNs);
@@ -218,18 +226,12 @@ test("a model call that is left early ends with its last token, inside the node"
 
 test("what is still open ends no later than what it is part of", async () => {
   let finish = (): void => {};
-  const graph = new StateGraph(MessagesAnnotation)
-    .addNode("parent", async (_state, config) => {
-      void RunnableLambda.from(() => new Promise<void>((resolve) => (finish = resolve)))
-        .withConfig({ runName: "background" })
-        .invoke(1, config);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-      return {};
-    })
-    .addNode("later", () => new Promise((resolve) => setTimeout(() => resolve({}), 100)))
-    .addEdge(START, "parent")
-    .addEdge("parent", "later")
-    .compile();
+  const graph = followed("parent", async (config) => {
+    void RunnableLambda.from(() => new Promise<void>((resolve) => (finish = resolve)))
+      .withConfig({ runName: "background" })
+      .invoke(1, config);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  });
   const { spans } = await traced(graph, { input: { messages: [] } });
   finish();
   expect(spans.get("background")!.endNs).toBe(spans.get("parent")!.endNs);

@@ -191,11 +191,14 @@ function answerOf(generation: unknown): unknown {
   return isMessage(message) ? toChatMessage(message) : (text ?? message);
 }
 
+/** Where LangChain's metadata names a prompt that is managed in Langfuse. */
+export const PROMPT_KEY = "langfusePrompt";
+
 /** A prompt managed in Langfuse, if the metadata names one that the server would take. */
 export function promptOf(
   metadata: Readonly<Record<string, unknown>>,
 ): { name: string; version: number; isFallback: boolean } | undefined {
-  const { name, version, isFallback } = recordOf(metadata["langfusePrompt"]);
+  const { name, version, isFallback } = recordOf(metadata[PROMPT_KEY]);
   if (typeof name !== "string" || !Number.isInteger(version) || isFallback === true)
     return undefined;
   return { name, version: version as number, isFallback: false };

@@ -3,6 +3,7 @@ import type { TurnBudget } from "./turn-budget.ts";
 import { classifyChain, componentName, isGraph, isPromptTemplate, TYPE_KEY } from "./classify.ts";
 import {
   answeredBy,
+  PROMPT_KEY,
   promptOf,
   toModelCall,
   toModelInput,
@@ -301,7 +302,9 @@ export class RunHandler extends BaseCallbackHandler {
 
   /** The next model call in `parent` is made with the prompt in `metadata`, if there is one. */
   #promise(parent: Step | undefined, metadata: Metadata): void {
-    const prompt = promptOf(this.#factsIn(metadata));
+    // Every step passes here, so only the one key is looked at.
+    if (metadata[PROMPT_KEY] === this.#options.claims[PROMPT_KEY]) return;
+    const prompt = promptOf(metadata);
     if (prompt !== undefined && parent !== undefined) parent.prompt = prompt;
   }
 
