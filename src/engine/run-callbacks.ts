@@ -2,9 +2,9 @@ import type { BaseCallbackHandler } from "@langchain/core/callbacks/base";
 import { CallbackManager } from "@langchain/core/callbacks/manager";
 
 /*
- * LangChain makes and copies a callback manager for every runnable, 16 times for each node of a graph, and its `copy`
- * makes the metadata anew for every key: with the 20 keys a run on a server has that is more than what a trace costs.
- * These are its own managers, but for how their metadata is copied.
+ * LangChain makes and copies a callback manager for every runnable, many for each node of a graph, and its `copy` makes
+ * the metadata anew for every key: 24 keys nearly double a short run's time (`bench/parts.ts`). These are its own
+ * managers, but for how their metadata is copied.
  */
 
 /** What begins a run of something, and can have children. */

@@ -1,8 +1,8 @@
 /*
  * LangChain's `toDict` takes a message apart for its constructor: aliases, secrets and attributes of every class above
  * it, keys in snake case, values searched for what could be mistaken for LangChain's own. Nearly every message has none
- * of that, and its constructor's arguments are its wire form already. That is three times as fast, and a stream of
- * tokens is mostly this.
+ * of that, and its constructor's arguments are its wire form already: three to four times as fast (`bench/parts.ts`), for
+ * every token of a stream.
  */
 
 /** Deeper values are left to LangChain. */
