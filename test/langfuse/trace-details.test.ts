@@ -237,6 +237,20 @@ test("what is still open ends no later than what it is part of", async () => {
   expect(spans.get("background")!.endNs).toBe(spans.get("parent")!.endNs);
 });
 
+test("what began after its parent had ended is as long as the run", async () => {
+  const graph = followed("parent", async (config) => {
+    setTimeout(() => {
+      void RunnableLambda.from(() => new Promise<void>(() => {}))
+        .withConfig({ runName: "background" })
+        .invoke(1, config);
+    }, 50);
+  });
+  const { root, spans } = await traced(graph, { input: { messages: [] } });
+  const [parent, background] = [spans.get("parent")!, spans.get("background")!];
+  expect(background.startNs).toBeGreaterThan(parent.endNs);
+  expect(background.endNs).toBe(root.endNs);
+});
+
 test("what a graph carries for all its runs is on its trace, below what the run says", async () => {
   const { observer } = await openObserver(receiver);
   const run = observedRun({ tags: ["of the run"], metadata: { team: "run's", other: 1 } });
