@@ -1,5 +1,6 @@
 import { StateGraph } from "@langchain/langgraph";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { systemAssistantId } from "../../src/engine/new-run.ts";
 import { createLogCapture, type LogLine } from "../langfuse/harness.ts";
 import { createTestDatabases } from "../support/databases.ts";
 import { Trail, bottomless, createGate, failing, five, registryOf } from "../support/graphs.ts";
@@ -127,6 +128,32 @@ describe("what the log tells of a run that failed", () => {
         msg: "a graph could not be built",
         request_id: answer.headers.get("x-request-id"),
         err: { type: "RangeError", message: "no model for that", stack },
+      },
+    ]);
+  });
+
+  it("is why an assistant is no tool of MCP; the others are", async () => {
+    const answer = await request(server.url, "/mcp", {
+      headers: { "content-type": "application/json" },
+      json: { jsonrpc: "2.0", id: 1, method: "tools/list" },
+    });
+    const { tools } = (answer.json as { result: { tools: { name: string }[] } }).result;
+    expect(tools.map(({ name }) => name).toSorted()).toEqual([
+      "bottomless",
+      "caused",
+      "failing",
+      "five",
+      "gate",
+      "refused",
+      "several",
+    ]);
+    expect(capture.lines.filter(({ level }) => level >= 40)).toMatchObject([
+      {
+        level: 40,
+        msg: "a graph could not be built",
+        request_id: answer.headers.get("x-request-id"),
+        assistant_id: systemAssistantId("factory"),
+        err: { type: "RangeError", message: "no model for that" },
       },
     ]);
   });

@@ -71,13 +71,12 @@ function withId(name: string, assistant: Assistant): string {
   return name.slice(0, MAX_NAME_LENGTH - suffix.length) + suffix;
 }
 
-/** The tool of an assistant; `undefined` while its graph cannot be built, since no call of it could work. */
+/** The tool of an assistant. Fails with a `ServerError` while its graph cannot be built. */
 export async function toTool(
   { name, assistant }: NamedAssistant,
   drawings: AssistantGraphs,
-): Promise<McpTool | undefined> {
-  const schemas = await drawings.schemas(assistant).catch(() => undefined);
-  if (!schemas) return undefined;
+): Promise<McpTool> {
+  const schemas = await drawings.schemas(assistant);
   return {
     name,
     title: isSystem(assistant) ? assistant.graph_id : assistant.name,

@@ -17,6 +17,7 @@ import {
   McpToolsCall,
   McpToolsList,
 } from "../../protocol/mcp.ts";
+import type { Logger } from "../../observability/log.ts";
 import type { AssistantRepository } from "../../storage/assistants.ts";
 import type { RunRecord } from "../../storage/run-record.ts";
 import type { RunRepository } from "../../storage/runs.ts";
@@ -24,6 +25,7 @@ import { JsonRpcRefusal, toJsonRpcError, toRefusedAnswer } from "../json-rpc.ts"
 import { toPatientJson } from "../keep-alive.ts";
 import { endCall, startCall, toCallMetadata } from "../mcp/call.ts";
 import { nameAssistants, toTool } from "../mcp/tools.ts";
+import { logCause, toRefusal } from "../problem.ts";
 import { route, type Route, type RouteAnswer, type RouteRequest } from "../route.ts";
 import { toEventStream, type ServerSentEvent } from "../sse.ts";
 
@@ -33,6 +35,7 @@ export interface McpRouteDeps {
   assistants: AssistantRepository;
   drawings: AssistantGraphs;
   engine: RunEngine;
+  log: Logger;
   runs: RunRepository;
   serialise: (value: unknown) => string;
   version: string;
@@ -118,7 +121,7 @@ function toServerInfo(deps: McpRouteDeps, { protocolVersion }: z.infer<typeof Mc
 async function listTools(
   deps: McpRouteDeps,
   cursor: string | undefined,
-  { authorize }: McpRequest,
+  { authorize, requestId }: McpRequest,
 ): Promise<object> {
   const offset = Number(cursor ?? 0);
   if (!Number.isInteger(offset) || offset < 0) {
@@ -126,7 +129,18 @@ async function listTools(
   }
   const named = await nameAssistants(deps.assistants, authorize);
   const page = named.slice(offset, offset + TOOLS_PAGE);
-  const tools = await Promise.all(page.map((assistant) => toTool(assistant, deps.drawings)));
+  const tools = await Promise.all(
+    page.map((assistant) =>
+      toTool(assistant, deps.drawings).catch((error: unknown) => {
+        // No call of it could work; the others are there all the same.
+        const about = { request_id: requestId, assistant_id: assistant.assistant.assistant_id };
+        const refusal = toRefusal(error);
+        if (refusal.code === "internal") deps.log.error({ err: error, ...about }, "no MCP tool");
+        logCause(refusal, deps.log, about);
+        return undefined;
+      }),
+    ),
+  );
   const next = offset + TOOLS_PAGE;
   return {
     tools: tools.filter((tool) => tool !== undefined),
