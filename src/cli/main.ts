@@ -102,6 +102,12 @@ function refuse(message: string): never {
 
 try {
   const { options } = cli.parse(process.argv, { run: false });
+  // Which of them is meant nobody can tell; the parser would hand on a list, which is no value at all.
+  const twice = Object.keys(options).find((name) => name !== "--" && Array.isArray(options[name]));
+  if (twice !== undefined) {
+    const flag = twice.replaceAll(/[A-Z]/gu, (letter) => `-${letter.toLowerCase()}`);
+    refuse(`--${flag} is given more than once; give it once.`);
+  }
   const [unknown] = cli.args;
   if (!cli.matchedCommand && !options["help"] && !options["version"]) {
     if (unknown !== undefined)

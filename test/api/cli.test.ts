@@ -80,6 +80,8 @@ describe("the command line", () => {
     expect(await refusal(["serve"], {}, 2)).toContain('Unknown command "serve"');
     expect(await refusal(["start", "--prot", "1"], {}, 2)).toContain("Unknown option `--prot`");
     expect(await refusal(["db", "drop"], {}, 2)).toContain('Unknown action "drop"');
+    const twice = ["dev", "--log-level", "info", "--log-level", "debug"];
+    expect(await refusal(twice, {}, 2)).toContain("--log-level is given more than once");
   });
 
   test.each([
