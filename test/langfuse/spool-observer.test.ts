@@ -2,6 +2,7 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { listDeadLetters, readDeadLetter } from "../../src/observability/delivery/dead-letters.ts";
 import type { LangfuseConfig } from "../../src/observability/langfuse/config.ts";
 import { loadLangfuseObserver } from "../../src/observability/langfuse/observer.ts";
 import type { Observer } from "../../src/observability/observer.ts";
@@ -22,8 +23,10 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function observe(overrides: Partial<LangfuseConfig> = {}): Promise<Observer> {
-  const { log } = createLogCapture();
+async function observe(
+  overrides: Partial<LangfuseConfig> = {},
+  { log } = createLogCapture(),
+): Promise<Observer> {
   const config = configFor(receiver, overrides);
   const observer = await loadLangfuseObserver(config, { log, spool: { folder } });
   open.push(observer);
@@ -128,4 +131,28 @@ test("a state of 5 MB is cut in every field, as configured, with a mark", async 
     expect(input).toContain("cut");
   }
   expect(receiver.requests.every(({ bytes }) => bytes < 200_000)).toBe(true);
+});
+
+test("spans of which an accepted request takes none are dead letters", async () => {
+  receiver.behave({ kind: "partial", rejected: 1_000 });
+  const capture = createLogCapture();
+  const observer = await observe({ flushIntervalMs: 100 }, capture);
+  const runs = Array.from({ length: 3 }, () => observedRun());
+  for (const run of runs) observer.startRun(run).end({ status: "success", output: "done" });
+  expect(await observer.flush(10_000)).toBe(true);
+  expect(observer.status()[0]).toMatchObject({
+    spans: { made: 3, sent: 0, pending: 0, dropped: 3 },
+    delivery: { dead_lettered: 3 },
+    last_error: "left out of an accepted request: some",
+  });
+  const letters = await listDeadLetters(join(folder, "langfuse", "spans-dead-letters"));
+  const read = await Promise.all(letters.map(readDeadLetter));
+  expect(new Set(read.map(({ record }) => record.traceId))).toEqual(
+    new Set(runs.map(({ run_id: id }) => id.replaceAll("-", ""))),
+  );
+  expect(read.map(({ answer }) => answer)).toContain("left out of an accepted request: some");
+  const said = capture.lines.map(({ msg }) => msg).filter((msg) => msg.includes("left out"));
+  const each = /^Langfuse left out \d spans of an accepted request: some \(kept as dead letters: /u;
+  for (const line of said) expect(line).toMatch(each);
+  expect(said.length).toBeGreaterThan(0);
 });

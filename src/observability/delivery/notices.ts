@@ -83,10 +83,10 @@ export function refusals(
         { trace_id: record.traceId, bytes: record.bytes.length },
         `${who} refused ${one} for good: ${message}${kept ? " (kept as a dead letter: aegra traces dead-letters)" : ""}`,
       ),
-    onPartial: (rejected, message) =>
+    onPartial: (rejected, message, kept) =>
       log.error(
         { rejected },
-        `${who} left out ${rejected} ${stream} of an accepted request: ${message}`,
+        `${who} left out ${rejected} ${stream} of an accepted request: ${message}${kept ? " (kept as dead letters: aegra traces dead-letters)" : ""}`,
       ),
   };
 }

@@ -43,8 +43,8 @@ export interface SenderOptions {
   onState: (state: DeliveryState, message: string) => void;
   /** A record the server will not take, whatever is around it; `kept` if it is in a dead-letter file. */
   onRefused: (record: DeliveryRecord, message: string, kept: boolean) => void;
-  /** Records the server says it left out of a request it accepted. */
-  onPartial: (rejected: number, message: string) => void;
+  /** Records the server says it left out of a request it accepted; `kept` if they are in dead-letter files. */
+  onPartial: (rejected: number, message: string, kept: boolean) => void;
 }
 
 /** How delivery went since the start. */
@@ -299,6 +299,9 @@ class BackgroundSender implements Sender {
     );
     switch (answer.kind) {
       case "delivered":
+        if (answer.rejected >= records.length && records.length > 0) {
+          return this.#buryAll(records, answer.message);
+        }
         this.#onDelivered(records.length, answer);
         return [];
       case "retry":
@@ -332,19 +335,39 @@ class BackgroundSender implements Sender {
       this.#onRetry({ kind: "retry", afterMs: undefined, refused: false, message });
       return [record];
     }
-    const kept = await this.store.bury(record, message);
-    this.#refused += 1;
-    if (kept) this.#deadLettered += 1;
+    const kept = await this.#bury(record, message);
     this.#options.onRefused(record, message, kept);
     return [];
   }
 
+  /** An answer that accepts the request and not one record of it: here there is telling which. */
+  async #buryAll(records: readonly StoredRecord[], reason: string): Promise<readonly []> {
+    this.#onAnswered();
+    const message = `left out of an accepted request${reason === "" ? "" : `: ${reason}`}`;
+    this.#fail(message);
+    let kept = true;
+    for (const record of records) kept = (await this.#bury(record, message)) && kept;
+    this.#options.onPartial(records.length, reason, kept);
+    return [];
+  }
+
+  async #bury(record: StoredRecord, message: string): Promise<boolean> {
+    const kept = await this.store.bury(record, message);
+    this.#refused += 1;
+    if (kept) this.#deadLettered += 1;
+    return kept;
+  }
+
   #onDelivered(records: number, answer: Extract<Delivery, { kind: "delivered" }>): void {
-    const rejected = Math.min(answer.rejected, records);
+    const { rejected } = answer;
     this.#sent += records - rejected;
     this.#refused += rejected;
-    if (rejected > 0) this.#options.onPartial(rejected, answer.message);
+    if (rejected > 0) this.#options.onPartial(rejected, answer.message, false);
     this.#lastSuccessAt = Date.now();
+    this.#onAnswered();
+  }
+
+  #onAnswered(): void {
     this.#failures = 0;
     this.#refusedOnEnd = 0;
     this.#notBefore = 0;
