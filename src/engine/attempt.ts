@@ -148,7 +148,7 @@ export class Attempt {
   }
 
   async #toEnd(observation: RunObservation, log: Logger): Promise<RunResult | undefined> {
-    const { run, lease, emptyThread } = this.#start;
+    const { run, emptyThread } = this.#start;
     const graphs = this.#options.graphs();
     const checkpoints = this.#options.checkpointsOf({ run, emptyThread });
     const execution = await this.#run(observation, { graphs, checkpoints });
@@ -173,9 +173,7 @@ export class Attempt {
     }
     // Before anybody is told that the run is over: its trace outlives this process as the run does.
     await recorded;
-    const written = await this.#finish(result);
-    if (written && stop?.kind === "rollback") await this.#options.runs.delete(lease.run_id);
-    return written;
+    return this.#finish(result, { remove: stop?.kind === "rollback" });
   }
 
   async #run(
@@ -197,10 +195,18 @@ export class Attempt {
       store: this.#options.store,
       observation,
       signal: this.#controller.signal,
+      asks: (ids) => this.#asks(ids),
       append: (part) => {
         observation.firstEvent?.();
         this.#append(part);
       },
+    });
+  }
+
+  /** Lets an answer be taken that comes as soon as the question is told, before the run has stopped. */
+  async #asks(ids: readonly string[]): Promise<void> {
+    await this.#options.queue.ask(this.#start.lease, ids).catch((error: unknown) => {
+      this.#log().debug({ err: error }, "the questions of a run could not be noted");
     });
   }
 
@@ -241,7 +247,7 @@ export class Attempt {
    * then. Gives what was written, which is an error if the result has no form that can be stored; `undefined` if
    * the lease is lost.
    */
-  async #finish(result: EncodedResult): Promise<RunResult | undefined> {
+  async #finish(result: EncodedResult, { remove = false } = {}): Promise<RunResult | undefined> {
     const { lease, run } = this.#start;
     const { webhook } = run.kwargs;
     for (let tries = 1; ; tries += 1) {
@@ -250,6 +256,7 @@ export class Attempt {
         const done = await this.#options.queue.finish(lease, result, {
           logged: this.#writer.logged,
           webhook,
+          remove,
         });
         if (done === "unlogged") {
           this.#options.events.log(lease.run_id);

@@ -35,6 +35,8 @@ export interface ExecuteOptions {
   observation: RunObservation;
   signal: AbortSignal;
   append: (part: StreamPart) => void;
+  /** Told of questions before anybody reads them; of a stop without any once, with none. */
+  asks: (ids: readonly string[]) => Promise<void>;
 }
 
 /** How far a graph came. */
@@ -72,7 +74,7 @@ export async function executeRun(options: ExecuteOptions): Promise<Execution> {
     const config = toGraphConfig(options);
     const input = await startingPoint(options);
     const stopped = await options.observation.within(() =>
-      follow({ graph, input, config, run }, progress, options.append),
+      follow({ graph, input, config, run }, progress, options),
     );
     await options.checkpointer?.settled();
     if (stopped && options.checkpointer) {
@@ -115,12 +117,18 @@ function toReached(snapshot: StateSnapshot): Execution["reached"] {
 async function follow(
   call: GraphCall,
   progress: Execution,
-  append: ExecuteOptions["append"],
+  { append, asks, checkpointer }: Pick<ExecuteOptions, "append" | "asks" | "checkpointer">,
 ): Promise<boolean> {
   let stopped = false;
+  let told: Set<string> | undefined;
   for await (const step of streamGraph(call)) {
     if (step.values) progress.values = step.values;
     if (step.stopped) stopped = true;
+    if (step.asked && checkpointer) {
+      const fresh = step.asked.filter((id) => !told?.has(id));
+      if (fresh.length > 0 || told === undefined) await asks(fresh);
+      told = new Set([...(told ?? []), ...fresh]);
+    }
     for (const part of step.parts) append(part);
   }
   return stopped;

@@ -1,6 +1,6 @@
 import type { CompiledGraph } from "../graphs/compiled.ts";
 import type { RunKwargs } from "../protocol/runs.ts";
-import { fromProtocolEvent, type GraphProtocolEvent } from "./protocol-events.ts";
+import { fromProtocolEvent, isRecord, type GraphProtocolEvent } from "./protocol-events.ts";
 import {
   MessageAccumulator,
   fromGraphChunk,
@@ -18,6 +18,8 @@ export interface GraphStep {
   values?: Record<string, unknown>;
   /** Whether the root graph stopped before its end. */
   stopped?: boolean;
+  /** The ids of the questions in this piece; empty where a graph stops without asking. */
+  asked?: string[];
 }
 
 /** A graph with what it is run on. */
@@ -82,7 +84,12 @@ async function* protocolSteps(call: GraphCall): AsyncGenerator<GraphStep, void, 
   }) as unknown as Promise<AsyncIterable<GraphProtocolEvent>>);
   const asked = new Set<string>();
   for await (const event of events) {
-    const step: GraphStep = { parts: fromProtocolEvent(event, asked) };
+    const before = asked.size;
+    const step: GraphStep = {
+      parts: fromProtocolEvent(event, asked),
+      ...toAsked(event.params.data),
+    };
+    if (asked.size > before) step.asked = [...asked].slice(before);
     const { namespace, data } = event.params;
     if (event.method === "values" && namespace.length === 0) Object.assign(step, toProgress(data));
     yield step;
@@ -99,8 +106,16 @@ function withModes({ config, run }: GraphCall): Record<string, unknown> {
 
 function toStep(chunk: GraphChunk, { run }: GraphCall): GraphStep {
   const parts = fromGraphChunk(chunk, run.kwargs.stream_mode);
+  const step = { parts, ...toAsked(chunk.payload) };
   const atRoot = chunk.mode === "values" && chunk.namespace.length === 0;
-  return atRoot ? { parts, ...toProgress(chunk.payload) } : { parts };
+  return atRoot ? { ...step, ...toProgress(chunk.payload) } : step;
+}
+
+/** Values and updates tell of a stop in the same way. */
+function toAsked(payload: unknown): Pick<GraphStep, "asked"> {
+  if (!isRecord(payload) || !Array.isArray(payload["__interrupt__"])) return {};
+  const interrupts = payload["__interrupt__"] as { id?: unknown }[];
+  return { asked: interrupts.flatMap(({ id }) => (typeof id === "string" ? [id] : [])) };
 }
 
 /** A stop is told by values of its own that hold nothing else. */

@@ -38,10 +38,13 @@ export async function start(context: CommandContext, params: RunStart): Promise<
 
 /** `input.respond`: answers to questions of the same checkpoint, in one run. */
 export async function respond(context: CommandContext, params: InputRespond): Promise<Outcome> {
+  // Before the thread: a run that ends in between has left its questions there.
+  const active = await context.runs.active(context.threadId);
   const thread = await context.thread();
   const waiting = questionsOf(thread);
-  for (const run of await context.runs.active(context.threadId)) {
+  for (const run of active) {
     for (const id of answeredBy(run)) waiting.delete(id);
+    for (const id of run.asked ?? []) waiting.add(id);
   }
   const answers = "responses" in params ? params.responses : [params];
   const unknown = answers.map((answer) => answer.interrupt_id).filter((id) => !waiting.has(id));
@@ -132,7 +135,10 @@ function create(
   throw new CommandRefusal("invalid_argument", `${issue?.path.join(".")}: ${issue?.message}`);
 }
 
-async function isWaiting({ threads }: CommandContext, threadId: string): Promise<boolean> {
+async function isWaiting({ threads, runs }: CommandContext, threadId: string): Promise<boolean> {
+  const [active, ...later] = await runs.active(threadId);
+  // It has told its question, and is about to stop.
+  if (active) return later.length === 0 && (active.asked ?? []).length > 0;
   // Whether the caller may use the thread is asked when the run is written.
   const thread = await threads.get(threadId, undefined);
   return thread?.status === "interrupted" && questionsOf(thread).size > 0;

@@ -53,6 +53,14 @@ export interface RunEngineOptions {
   alone: boolean;
 }
 
+/** How long a run that has asked may take to stop before an answer is treated as one to a run that goes on. */
+const STOPPING_MS = 5_000;
+
+/** Whether a run is to go on from where the one before it stopped. */
+function goesOn({ command, input }: RunCreate): boolean {
+  return command ? (command.resume ?? null) !== null : (input ?? null) === null;
+}
+
 /** Runs as behaviour: asked for, followed, awaited and stopped, wherever they are executed. */
 export class RunEngine {
   readonly #options: RunEngineOptions;
@@ -144,6 +152,7 @@ export class RunEngine {
     const id = asked.thread_id;
     const makesThread =
       !asked.temporary && (threadId === undefined || body.if_not_exists === "create");
+    if (goesOn(body)) await this.#untilItStops(id);
     const claim = body.after_seconds ? undefined : this.#options.worker.reserve();
     try {
       if (!claim && !body.after_seconds) await this.#options.gate.admit();
@@ -290,7 +299,6 @@ export class RunEngine {
     if (done === "asked" && !this.#options.worker.stop(run.run_id, action)) {
       this.#options.notify({ kind: "cancel", run_id: run.run_id, action });
     }
-    if (done === "ended" && action === "rollback") await this.#options.runs.delete(run.run_id);
     if (done === "ended") {
       this.#options.worker.poke();
       this.#options.notify({ kind: "thread", thread_id: run.thread_id });
@@ -321,6 +329,16 @@ export class RunEngine {
       // Newest first, so that no waiting run starts when the one before it stops.
       for (const run of active.toReversed()) await this.cancel(run, "interrupt", { wait: true });
     }
+  }
+
+  /**
+   * Waits for a run that has told its question and is about to stop: whoever reads it may answer before that. One
+   * that has other work to do beside the question is not waited for to its end.
+   */
+  async #untilItStops(threadId: string): Promise<void> {
+    const [asking, ...others] = await this.#options.runs.active(threadId);
+    if (!asking || others.length > 0 || asking.status !== "running" || !asking.asked) return;
+    await this.wait(asking, AbortSignal.timeout(STOPPING_MS)).catch(() => {});
   }
 
   async #stopOthers(run: RunRecord, action: CancelAction): Promise<void> {

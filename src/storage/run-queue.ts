@@ -1,5 +1,5 @@
 import type { CancelAction, RunStatus } from "../protocol/runs.ts";
-import type { Database, Queryable } from "./database.ts";
+import type { Database, Queryable, QueryResult } from "./database.ts";
 import { CLAIM, NEXT_PLACE } from "./run-claim.ts";
 import { unstorable, type EncodedResult } from "./run-result.ts";
 import { RUN_COLUMNS, type RunRecord } from "./run-record.ts";
@@ -47,22 +47,25 @@ export interface RunQueue {
     held: readonly string[];
     everything: boolean;
   }): Promise<{ run_id: string; attempt: number }[]>;
+  /** Notes the questions that a run is about to tell its readers. */
+  ask(lease: Lease, ids: readonly string[]): Promise<void>;
   /** Gives a run back unfinished, so that another worker takes it; false if the lease is lost. */
   release(lease: Lease): Promise<boolean>;
   /**
    * Ends a run, settles its thread, and writes the webhook to `webhook`, if there is one, in one statement:
    * `followed` if other runs wait for the thread, `lost` if the lease is not held any more, `unlogged` if its
    * events are wanted in the database and, as `logged` says, are not there: nothing was written then. Rejects
-   * with `invalid_request` if the result has no form the database can store, however often it is tried.
+   * with `invalid_request` if the result has no form the database can store, however often it is tried. With
+   * `remove` nothing is left of the run itself.
    */
   finish(
     lease: Lease,
     result: EncodedResult,
-    options: { logged: boolean; webhook?: string | undefined },
+    options: { logged: boolean; webhook?: string | undefined; remove?: boolean },
   ): Promise<"finished" | "followed" | "lost" | "unlogged">;
   /**
    * Stops a run: a pending one ends at once, and its webhook is written with it; a running one is marked for
-   * its worker. Gives what was done, or `undefined` if the run had ended (or does not exist).
+   * its worker. A pending one that is rolled back is gone. Gives what was done, or `undefined` if the run had ended (or does not exist).
    */
   cancel(
     runId: string,
@@ -159,6 +162,14 @@ export function createRunQueue(database: Pick<Database, "query" | "transaction">
       return rows;
     },
 
+    async ask(lease, ids) {
+      await database.query(
+        `UPDATE runs SET asked = coalesce(asked, '{}') || $4::text[]
+         WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'`,
+        [lease.run_id, lease.worker_id, lease.attempt, ids],
+      );
+    },
+
     async release(lease) {
       const { rowCount } = await database.query(
         `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
@@ -168,7 +179,7 @@ export function createRunQueue(database: Pick<Database, "query" | "transaction">
       return rowCount > 0;
     },
 
-    async finish(lease, result, { logged, webhook }) {
+    async finish(lease, result, { logged, webhook, remove = false }) {
       const params = [
         lease.run_id,
         lease.worker_id,
@@ -182,10 +193,17 @@ export function createRunQueue(database: Pick<Database, "query" | "transaction">
         result.resting,
         logged,
       ];
-      const finishing =
+      const finishIn = (queryable: Queryable): Promise<QueryResult<{ followers: number }>> =>
         webhook === undefined
-          ? database.query<{ followers: number }>(FINISH, params)
-          : database.query<{ followers: number }>(FINISH_WITH_WEBHOOK, [...params, webhook]);
+          ? queryable.query(FINISH, params)
+          : queryable.query(FINISH_WITH_WEBHOOK, [...params, webhook]);
+      const finishing = remove
+        ? database.transaction(async (tx) => {
+            const finished = await finishIn(tx);
+            if (finished.rows[0]) await tx.query(REMOVE, [lease.run_id]);
+            return finished;
+          })
+        : finishIn(database);
       const { rows } = await finishing.catch((cause: unknown) => {
         // The data itself is refused (22), or is too large (54).
         const { code } = cause as { code?: unknown };
@@ -196,14 +214,23 @@ export function createRunQueue(database: Pick<Database, "query" | "transaction">
     },
 
     async cancel(runId, action, reason) {
-      const { rows } = await again(() =>
-        database.query<{ status: RunStatus }>(CANCEL, [runId, action, reason ?? null]),
-      );
+      const params = [runId, action, reason ?? null];
+      const { rows } = await again(() => {
+        if (action !== "rollback") return database.query<{ status: RunStatus }>(CANCEL, params);
+        return database.transaction(async (tx) => {
+          const stopped = await tx.query<{ status: RunStatus }>(CANCEL, params);
+          if (stopped.rows[0] && stopped.rows[0].status !== "running")
+            await tx.query(REMOVE, [runId]);
+          return stopped;
+        });
+      });
       if (!rows[0]) return undefined;
       return rows[0].status === "running" ? "asked" : "ended";
     },
   };
 }
+
+const REMOVE = "DELETE FROM runs WHERE run_id = $1";
 
 // In the order of the ids, as every statement that locks runs of several threads: no two wait for each other.
 const RENEW = `

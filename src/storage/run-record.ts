@@ -57,6 +57,11 @@ export interface RunRecord {
   resumed_from: string | null;
   /** Of the request that made the run, where it came with an `Idempotency-Key`. */
   idempotency_hash: string | null;
+  /**
+   * The ids of the questions it has told its readers while it was running; empty for a stop that asks nothing, `null`
+   * before it stops anywhere.
+   */
+  asked: string[] | null;
   /** The questions the run went past without an answer. */
   dropped_interrupts: unknown[] | null;
   attempt: number;
@@ -80,6 +85,6 @@ export interface RunRecord {
 
 /** The columns of a `RunRecord`, for statements that return one. */
 export const RUN_COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
-  temporary, origin, resumed_from, dropped_interrupts, idempotency_hash, attempt, losses, stream_position, worker_id,
+  temporary, origin, resumed_from, asked, dropped_interrupts, idempotency_hash, attempt, losses, stream_position, worker_id,
   logged, cancel_action, cancel_reason, interrupted, output, error,
   created_at, updated_at, started_at, ended_at`;

@@ -137,6 +137,35 @@ describeDatabases("the statements that change a run's status", (databases) => {
     expect(await runs.delete(lease.run_id)).toBe(true);
   });
 
+  it("end and go in one step when they are rolled back", async () => {
+    const database = await databases.open();
+    const runs = createRunRepository(database);
+    const queue = createRunQueue(database);
+    const lease = await putRun(database, "running");
+    const stopped = encodeResult({
+      status: "interrupted",
+      interrupted: false,
+      output: undefined,
+      error: undefined,
+      values: undefined,
+      interrupts: undefined,
+      resting: "unchanged",
+    });
+    const wrong = { ...lease, attempt: 2 };
+    const remove = { logged: true, remove: true };
+    expect(await queue.finish(wrong, stopped, remove)).toBe("lost");
+    expect((await runs.get(lease.run_id, undefined))?.status).toBe("running");
+    expect(await queue.finish(lease, stopped, remove)).toBe("finished");
+    expect(await runs.get(lease.run_id, undefined)).toBeUndefined();
+
+    const running = await putRun(database, "running");
+    expect(await queue.cancel(running.run_id, "rollback", undefined)).toBe("asked");
+    expect(await runs.get(running.run_id, undefined)).toBeDefined();
+    const pending = await putRun(database, "pending");
+    expect(await queue.cancel(pending.run_id, "rollback", undefined)).toBe("ended");
+    expect(await runs.get(pending.run_id, undefined)).toBeUndefined();
+  });
+
   it("let a thread have one running run", async () => {
     const database = await databases.open();
     const lease = await putRun(database, "running");
