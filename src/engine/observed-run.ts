@@ -1,6 +1,6 @@
 import type { ObservedRun, Observer, TraceableRun, TracePlace } from "../observability/observer.ts";
 import type { NewRun } from "../storage/run-creation.ts";
-import type { RunRecord } from "../storage/run-record.ts";
+import type { LeftAttempt, RunRecord } from "../storage/run-record.ts";
 
 /** Where a run that is about to be accepted will be traced; `undefined` where it will not be. */
 export function placeTrace(observer: Observer, run: NewRun): TracePlace | undefined {
@@ -19,6 +19,7 @@ export function toObservedRun(run: RunRecord, startedAt: Date): ObservedRun {
     assistant_name: origin.assistant_name,
     assistant_version: origin.assistant_version,
     attempt: run.attempt,
+    left_attempts: run.left_attempts.map(toLeft),
     trigger: origin.trigger,
     tags: kwargs.config.tags ?? [],
     input: kwargs.command ? (kwargs.command.resume ?? kwargs.command) : kwargs.input,
@@ -27,6 +28,21 @@ export function toObservedRun(run: RunRecord, startedAt: Date): ObservedRun {
     created_at: run.created_at,
     started_at: startedAt,
   };
+}
+
+function toLeft(left: LeftAttempt): NonNullable<ObservedRun["left_attempts"]>[number] {
+  const { attempt, started_at: startedAt, ended_at: endedAt, lost } = left;
+  return {
+    attempt,
+    started_at: new Date(startedAt ?? endedAt),
+    ended_at: new Date(endedAt),
+    lost,
+  };
+}
+
+/** A run that ended in the queue, where no worker tells of it. */
+export function toWaitingRun(run: RunRecord, endedAt: Date): ObservedRun {
+  return { ...toObservedRun(run, endedAt), waiting: true };
 }
 
 function toTraceable(run: NewRun | RunRecord): Omit<TraceableRun, "user_id"> {

@@ -24,7 +24,7 @@ import type { EventLog } from "./event-log.ts";
 import type { Feedback } from "./feedback.ts";
 import type { Message } from "./mailbox.ts";
 import type { QueueGate } from "./queue-gate.ts";
-import { placeTrace } from "./observed-run.ts";
+import { placeTrace, toWaitingRun } from "./observed-run.ts";
 import type { ChooseHeaders } from "./run-config.ts";
 import { RunReader, type LogEnd, type RunAnswer } from "./run-reader.ts";
 import type { Watch } from "./watch.ts";
@@ -300,12 +300,20 @@ export class RunEngine {
       this.#options.notify({ kind: "cancel", run_id: run.run_id, action });
     }
     if (done === "ended") {
+      await this.#tellOfWaiting(run, action);
       this.#options.worker.poke();
       this.#options.notify({ kind: "thread", thread_id: run.thread_id });
       if (run.kwargs.webhook !== undefined) this.#options.webhooks.poke();
     }
     if (!options.wait || done !== "asked") return;
     await this.wait(run);
+  }
+
+  /** No worker has this run, and none will tell of its end. */
+  async #tellOfWaiting(run: RunRecord, action: CancelAction): Promise<void> {
+    const observation = this.#options.observer.startRun(toWaitingRun(run, new Date()));
+    observation.end({ status: action === "rollback" ? "rolled_back" : "cancelled" });
+    await observation.recorded?.();
   }
 
   /** Deletes a run, after stopping it if it is active. Its checkpoints stay with the thread. */

@@ -94,6 +94,8 @@ function createRunMetrics(registers: Registry[]): Observer {
   return {
     ...createNoopObserver(),
     startRun(run): RunObservation {
+      // No process has executed it.
+      if (run.waiting) return createNoopObserver().startRun(run);
       const graph = run.graph_id;
       const startedMs = performance.now();
       const seconds = (): number => (performance.now() - startedMs) / 1_000;

@@ -38,8 +38,14 @@ export interface ObservedRun {
   /** The assistant's name; the graph id for a system assistant. */
   assistant_name: string;
   assistant_version: number;
-  /** 1 for the first try; higher when an earlier worker was lost. */
+  /** 1 for the first try; higher when an earlier worker was lost. 0 for a run that never started. */
   attempt: number;
+  /** The attempts before, and how they were left: `lost`, or handed back by a server that was stopping. */
+  left_attempts?:
+    | readonly { attempt: number; started_at: Date; ended_at: Date; lost: boolean }[]
+    | undefined;
+  /** It ends while it waits in the queue: there is no attempt under way, and `attempt` was the last one. */
+  waiting?: boolean | undefined;
   /** What caused the run: `api`, `cron`, ... */
   trigger: string;
   /** The client's own tags. */

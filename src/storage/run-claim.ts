@@ -110,7 +110,7 @@ export const CLAIM = `
   ), claimed AS (
     UPDATE runs SET status = 'running', attempt = attempt + 1, worker_id = $1,
       lease_expires_at = now() + $2::float8 * interval '1 millisecond',
-      started_at = coalesce(started_at, now()), updated_at = now(), stream_position = ${NEXT_PLACE}
+      started_at = coalesce(started_at, now()), attempt_started_at = now(), updated_at = now(), stream_position = ${NEXT_PLACE}
     WHERE run_id = ANY(ARRAY(SELECT run_id FROM chosen))
     RETURNING ${RUN_COLUMNS}
   ), placed AS (

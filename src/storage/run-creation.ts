@@ -107,7 +107,7 @@ export async function createRun(database: Queryable, run: NewRun): Promise<Creat
  */
 const INSERT_RUN = `INSERT INTO runs (run_id, thread_id, assistant_id, graph_id, metadata, kwargs, multitask_strategy,
   user_id, origin, available_at, idempotency_key, idempotency_hash, temporary, resumed_from, stream_position,
-  status, worker_id, attempt, started_at, lease_expires_at, logged)`;
+  status, worker_id, attempt, started_at, attempt_started_at, lease_expires_at, logged)`;
 
 const NEW_RUN = (
   metadata: string,
@@ -119,7 +119,8 @@ const LEASE_OF = (
   claimed: string,
 ): string => `CASE WHEN ${claimed} THEN 'running' ELSE 'pending' END,
   CASE WHEN ${claimed} THEN $11::uuid END, CASE WHEN ${claimed} THEN 1 ELSE 0 END,
-  CASE WHEN ${claimed} THEN now() END, CASE WHEN ${claimed} THEN now() + $12::float8 * interval '1 millisecond' END,
+  CASE WHEN ${claimed} THEN now() END, CASE WHEN ${claimed} THEN now() END,
+  CASE WHEN ${claimed} THEN now() + $12::float8 * interval '1 millisecond' END,
   $13::text = 'always' OR ($13::text = 'unless_claimed' AND NOT (${claimed}))`;
 
 const CREATE_TEMPORARY = `

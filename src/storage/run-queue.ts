@@ -151,7 +151,7 @@ export function createRunQueue(database: Pick<Database, "query" | "transaction">
     async recover({ held, everything }) {
       const { rows } = await database.query<{ run_id: string; attempt: number }>(
         `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now(),
-           losses = losses + 1
+           losses = losses + 1, left_attempts = ${WITH_LEFT("true")}
          WHERE run_id IN (
            SELECT run_id FROM runs
            WHERE status = 'running' AND NOT (run_id = ANY($2::uuid[])) AND ($1 OR lease_expires_at < now())
@@ -172,7 +172,8 @@ export function createRunQueue(database: Pick<Database, "query" | "transaction">
 
     async release(lease) {
       const { rowCount } = await database.query(
-        `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now()
+        `UPDATE runs SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, updated_at = now(),
+           left_attempts = ${WITH_LEFT("false")}
          WHERE run_id = $1 AND worker_id = $2 AND attempt = $3 AND status = 'running'`,
         [lease.run_id, lease.worker_id, lease.attempt],
       );
@@ -229,6 +230,9 @@ export function createRunQueue(database: Pick<Database, "query" | "transaction">
     },
   };
 }
+
+const WITH_LEFT = (lost: string): string =>
+  `left_attempts || jsonb_build_object('attempt', attempt, 'started_at', attempt_started_at, 'ended_at', now(), 'lost', ${lost})`;
 
 const REMOVE = "DELETE FROM runs WHERE run_id = $1";
 

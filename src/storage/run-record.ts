@@ -41,6 +41,14 @@ export interface RunError {
   pending_ids?: string[];
 }
 
+/** An attempt that did not end its run: its worker was lost, or handed the run back. */
+export interface LeftAttempt {
+  attempt: number;
+  started_at: string | null;
+  ended_at: string;
+  lost: boolean;
+}
+
 /** A row of the runs table. */
 export interface RunRecord {
   run_id: string;
@@ -65,6 +73,8 @@ export interface RunRecord {
   /** The questions the run went past without an answer. */
   dropped_interrupts: unknown[] | null;
   attempt: number;
+  /** The attempts that did not end it, and how they were left. Times are ISO texts, `null` where nobody noted them. */
+  left_attempts: LeftAttempt[];
   /** How often a worker of the run went silent. */
   losses: number;
   /** Its place among the runs in its thread's stream; `null` until it starts, and for a run without a thread. */
@@ -85,6 +95,6 @@ export interface RunRecord {
 
 /** The columns of a `RunRecord`, for statements that return one. */
 export const RUN_COLUMNS = `run_id, thread_id, assistant_id, graph_id, status, metadata, kwargs, multitask_strategy, user_id,
-  temporary, origin, resumed_from, asked, dropped_interrupts, idempotency_hash, attempt, losses, stream_position, worker_id,
+  temporary, origin, resumed_from, asked, left_attempts, dropped_interrupts, idempotency_hash, attempt, losses, stream_position, worker_id,
   logged, cancel_action, cancel_reason, interrupted, output, error,
   created_at, updated_at, started_at, ended_at`;

@@ -3,7 +3,7 @@ import type { ObservedRun } from "../observer.ts";
 import {
   createCut,
   isSampled,
-  lostSpanIdOf,
+  attemptSpanIdOf,
   metadataOf,
   rootSpanIdOf,
   tagsOf,
@@ -37,7 +37,7 @@ test("trace and root ids can be computed by anyone who knows the run id", () => 
   expect(traceIdOf("job-7")).toMatch(/^[0-9a-f]{32}$/);
   expect(traceIdOf("00000000-0000-0000-0000-000000000000")).not.toMatch(/^0+$/);
   expect(rootSpanIdOf("abc")).toBe("ba7816bf8f01cfea");
-  expect(lostSpanIdOf("abc", 1)).not.toBe(lostSpanIdOf("abc", 2));
+  expect(attemptSpanIdOf("abc", 1)).not.toBe(attemptSpanIdOf("abc", 2));
 });
 
 test("the four tags, then graph, assistant, trigger, then the client's own", () => {

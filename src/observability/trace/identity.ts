@@ -26,9 +26,9 @@ export function rootSpanIdOf(runId: string): string {
   return sha256(runId).slice(0, 16);
 }
 
-/** The id of the observation that tells of a lost attempt: the same, whoever tells. */
-export function lostSpanIdOf(runId: string, attempt: number): string {
-  return sha256(`${runId}:lost:${attempt}`).slice(0, 16);
+/** The id of an attempt's own observation, which the next attempt can compute: it tells of one that was lost. */
+export function attemptSpanIdOf(runId: string, attempt: number): string {
+  return sha256(`${runId}:attempt:${attempt}`).slice(0, 16);
 }
 
 /** Whether a run is traced: the same answer in every process and for every attempt. */

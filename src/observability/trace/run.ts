@@ -2,7 +2,7 @@ import type { SpanContext } from "@opentelemetry/api";
 import type { ObservedRun, RunObservation, RunOutcome, TracePlace } from "../observer.ts";
 import { parseTraceparent } from "./traceparent.ts";
 import { RunHandler } from "./handler.ts";
-import { lostSpanIdOf, rootSpanIdOf, traceIdOf } from "./identity.ts";
+import { attemptSpanIdOf, rootSpanIdOf, traceIdOf } from "./identity.ts";
 import { lastAnswer, lastUserMessage } from "./conversation.ts";
 import {
   errorStack,
@@ -60,7 +60,7 @@ const ENDINGS: Record<
     level: "WARNING",
     message: "the worker was lost",
     openLevel: "WARNING",
-    open: "the worker was lost",
+    open: "the attempt ended here; the run goes on from its last checkpoint",
   },
 };
 
@@ -72,7 +72,7 @@ export function observeRun(
 ): RunObservation {
   const trace = new RunTrace(environment, run);
   const rootId = rootSpanIdOf(run.run_id);
-  const later = run.attempt > 1;
+  const later = run.attempt > 1 || run.waiting === true;
   // A trace that is somebody else's has no run to ask.
   const awaits = run.awaits_result === true && trace.traceId === traceIdOf(run.run_id);
   const startedMs = Math.min((later ? run.created_at : run.started_at).getTime(), Date.now());
@@ -88,7 +88,8 @@ export function observeRun(
     },
     { input: traceInput(run.input) },
   );
-  const base = later ? openAttempt(trace, root, run) : root;
+  tellOfAttempts(trace, root, run);
+  const base = later && !run.waiting ? openAttempt(trace, root, run) : root;
   const handler = new RunHandler({
     trace,
     base,
@@ -160,37 +161,56 @@ function callerLinks(run: ObservedRun): SpanContext[] {
     : [{ ...caller, traceFlags: 1, isRemote: true }];
 }
 
-/** The layer of a further attempt, and a word on the one before, whose worker could not leave it any more. */
+/** The layer of a further attempt. */
 function openAttempt(trace: RunTrace, root: Observation, run: ObservedRun): Observation {
-  const startTime = trace.now(Math.min(run.started_at.getTime(), Date.now()));
-  noteLost(trace, root, { run, attempt: run.attempt - 1, startTime });
+  const { attempt } = run;
   return trace.open(
-    { type: "span", name: `attempt ${run.attempt}`, parent: root.context, startTime },
-    { metadata: { attempt: run.attempt } },
+    {
+      type: "span",
+      name: `attempt ${attempt}`,
+      parent: root.context,
+      spanId: attemptSpanIdOf(run.run_id, attempt),
+      startTime: trace.now(Math.min(run.started_at.getTime(), Date.now())),
+    },
+    { metadata: { attempt } },
   );
 }
 
-function noteLost(
-  trace: RunTrace,
-  root: Observation,
-  lost: { run: ObservedRun; attempt: number; startTime: HrTime; endTime?: HrTime },
-): void {
-  const spanId = lostSpanIdOf(lost.run.run_id, lost.attempt);
-  const note = trace.open(
-    {
-      type: "span",
-      name: `attempt ${lost.attempt} lost`,
-      parent: root.context,
-      spanId,
-      startTime: lost.startTime,
-    },
-    { metadata: { attempt: lost.attempt } },
-  );
-  const told: ObservationFields = {
-    level: "WARNING",
-    statusMessage: "the worker was lost; the run goes on from its last checkpoint",
-  };
-  trace.close(note, told, lost.endTime);
+/** The most attempts that are told of: a run that servers hand on and on has any number of them. */
+const MOST_TOLD = 20;
+
+/**
+ * A word on each attempt that did not end the run. Only later ones say it: the worker itself may be gone, and what had
+ * hung under its attempt has to have its parent all the same. Each says it of all before it, with the same bytes,
+ * because the one that said it first may be gone as well.
+ */
+function tellOfAttempts(trace: RunTrace, root: Observation, run: ObservedRun): void {
+  const last = run.waiting ? run.attempt : run.attempt - 1;
+  if (last < 1) return;
+  const { started_at: at } = run;
+  const unknown = { attempt: last, started_at: at, ended_at: at, lost: true };
+  const left = run.left_attempts?.length ? run.left_attempts : [unknown];
+  for (const { attempt, started_at: startedAt, ended_at: endedAt, lost } of left.slice(
+    -MOST_TOLD,
+  )) {
+    const note = trace.open(
+      {
+        type: "span",
+        name: `attempt ${attempt} ${lost ? "lost" : "handed back"}`,
+        parent: root.context,
+        spanId: attemptSpanIdOf(run.run_id, attempt),
+        startTime: trace.now(Math.min(startedAt.getTime(), endedAt.getTime())),
+      },
+      { metadata: { attempt } },
+    );
+    const told: ObservationFields = lost
+      ? {
+          level: "WARNING",
+          statusMessage: "the worker was lost; the run goes on from its last checkpoint",
+        }
+      : { statusMessage: "its server was stopping; the run goes on from its last checkpoint" };
+    trace.close(note, told, trace.now(endedAt.getTime()));
+  }
 }
 
 /** Writes the next piece of a run's end: what is still open, one by one, then its root. True while there is more. */
@@ -207,21 +227,15 @@ function finish(
   const { trace, root, base, run, handler } = parts;
   const ending = ENDINGS[outcome.status];
   if (handler.sweep({ level: ending.openLevel, statusMessage: ending.open }, at)) return true;
+  // The attempt that goes on tells of this one, and how the run ended.
   if (outcome.status === "lost") {
-    if (base !== root) trace.close(base, { level: "WARNING", statusMessage: ending.open }, at);
-    noteLost(trace, root, {
-      run,
-      attempt: run.attempt,
-      startTime: trace.now(Math.min(run.started_at.getTime(), Date.now())),
-      endTime: at,
-    });
     trace.finish();
     return false;
   }
   const metadata = { ...trace.metadata, status: outcome.status };
   const story: ObservationFields = {
     level: ending.level,
-    statusMessage: statusMessage(outcome, ending.message),
+    statusMessage: statusMessage(outcome, toMessage(run, ending.message)),
     ...(outcome.error === undefined ? {} : { errorType: errorType(outcome.error) }),
     output: traceOutput(run.input, outcome),
   };
@@ -237,6 +251,11 @@ function finish(
   trace.close(root, { ...story, metadata, errorStack: stack }, at);
   trace.finish();
   return false;
+}
+
+function toMessage(run: ObservedRun, message: string | undefined): string | undefined {
+  if (message === undefined || run.waiting !== true) return message;
+  return `${message} ${run.attempt === 0 ? "before it started" : "while it waited to go on"}`;
 }
 
 function statusMessage(outcome: RunOutcome, otherwise: string | undefined): string | undefined {
