@@ -82,7 +82,12 @@ test("packages, build output and hidden folders are not looked into", async () =
 
 test("a file that never stops changing does not keep the others back", async () => {
   start();
-  const noise = setInterval(() => void writeFile(join(root, "noise.log"), "x"), 5);
+  let writing = Promise.resolve();
+  const noise = setInterval(() => {
+    writing = writing.then(() => writeFile(join(root, "noise.log"), "x"));
+  }, 5);
   await writeFile(join(root, "file.ts"), "1");
   await arrival("file.ts").finally(() => clearInterval(noise));
+  // Or it would write into the folder that is being removed.
+  await writing;
 });

@@ -35,7 +35,7 @@ describe("posting to a receiver", () => {
         asked.push(address);
         return allowed.includes(address);
       },
-      signal: AbortSignal.timeout(5_000),
+      signal: AbortSignal.timeout(60_000),
       lookup(_name, _options, callback) {
         const found = addresses[Math.min(lookups, addresses.length - 1)]!;
         lookups += 1;
@@ -77,7 +77,7 @@ describe("posting to a receiver", () => {
       headers: {},
       body: "{}",
       allows: () => false,
-      signal: AbortSignal.timeout(5_000),
+      signal: AbortSignal.timeout(60_000),
       lookup: () => expect.unreachable(),
     });
     await expect(refused).rejects.toThrow("127.0.0.1 is 127.0.0.1, which is in a private network");

@@ -75,8 +75,9 @@ describeDatabases("an answer that comes before the run has stopped", (databases)
 
   it("is taken, and goes on when it has (input.respond)", async () => {
     const threadId = randomUUID();
-    const { interrupt_id: id } = await ask(threadId, { input: "x" });
+    const { interrupt_id: id } = await ask(threadId, { input: "until told" });
     expect((await server.client.threads.get(threadId)).status).toBe("busy");
+    setTimeout(asking.finish, 300);
     const answer = { namespace: [], interrupt_id: id, response: "yes" };
     expect(await command(threadId, "input.respond", answer)).toMatchObject({ type: "success" });
     expect(await ended(threadId)).toEqual(expect.arrayContaining(['answer:"yes"', "worked"]));

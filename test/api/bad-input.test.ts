@@ -571,7 +571,7 @@ describeDatabases("bad graphs", (databases) => {
       trail: expect.arrayContaining(["five"]) as string[],
     });
     await project.close();
-  }, 60_000);
+  });
 });
 
 function registryEntries(graphs: Record<string, unknown>): LoadedGraph[] {

@@ -91,17 +91,22 @@ describe("crons of three servers on one PostgreSQL", () => {
       schedule: "0 0 1 1 *",
       onRunCompleted: "keep",
     });
-    const runs = async (): Promise<number> =>
-      (await client.threads.search({ metadata: { cron_id: cron.cron_id } })).length;
     // As a server leaves it that dies between taking and firing.
-    await database.query(
+    const { rows: taken } = await database.query<{ until: Date }>(
       `UPDATE crons SET next_run_date = now(), claimed_until = now() + interval '1.5 seconds'
-       WHERE cron_id = $1`,
+       WHERE cron_id = $1 RETURNING claimed_until AS until`,
       [cron.cron_id],
     );
-    await new Promise((resolve) => setTimeout(resolve, 1_100));
-    expect(await runs()).toBe(0);
-    await eventually(async () => expect(await runs()).toBe(1));
+    const [run] = await eventually(async () => {
+      const { rows } = await database.query<{ created_at: Date }>(
+        "SELECT created_at FROM runs WHERE metadata ->> 'cron_id' = $1",
+        [cron.cron_id],
+      );
+      expect(rows).toHaveLength(1);
+      return rows;
+    });
+    // Not before its time was over.
+    expect(run!.created_at.getTime()).toBeGreaterThanOrEqual(taken[0]!.until.getTime());
   });
 });
 

@@ -284,20 +284,21 @@ auth.on(["crons:create", "crons:update"], ({ value, user }) => {
     const ada = createClient(first.url, headers);
     const { thread_id: threadId } = await ada.threads.create();
     const { thread_id: busyId } = await ada.threads.create();
-    const hourly = { schedule: "0 * * * *", metadata: { tag: "t" }, input: { input: "cron" } };
-    const onThread = await ada.crons.createForThread(threadId, "inspect", hourly);
-    const kept = await ada.crons.create("inspect", { ...hourly, onRunCompleted: "keep" });
-    const gone = await ada.crons.create("inspect", hourly);
-    const disabled = await ada.crons.create("inspect", { ...hourly, enabled: false });
-    const waiting = await ada.crons.createForThread(busyId, "five", hourly);
+    // Not due once more while the test runs, at whatever time that is.
+    const yearly = { schedule: NEW_YEAR, metadata: { tag: "t" }, input: { input: "cron" } };
+    const onThread = await ada.crons.createForThread(threadId, "inspect", yearly);
+    const kept = await ada.crons.create("inspect", { ...yearly, onRunCompleted: "keep" });
+    const gone = await ada.crons.create("inspect", yearly);
+    const disabled = await ada.crons.create("inspect", { ...yearly, enabled: false });
+    const waiting = await ada.crons.createForThread(busyId, "five", yearly);
     const { thread_id: lastId } = await ada.threads.create();
     const last = await ada.crons.createForThread(lastId, "five", {
-      ...hourly,
+      ...yearly,
       endTime: "2099-01-01",
     });
     await first.inspect((database) =>
       database.query(
-        `UPDATE crons SET next_run_date = now() - interval '5 hours', end_time =
+        `UPDATE crons SET next_run_date = now() - interval '5 years', end_time =
            CASE WHEN cron_id = $1 THEN now() - interval '1 minute' END WHERE enabled`,
         [last.cron_id],
       ),

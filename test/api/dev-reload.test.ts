@@ -165,8 +165,11 @@ test("a folder that is new is watched too", async () => {
   await dev.waitFor(/Reloaded/u);
   expect(await ask()).toEqual({ answer: "fresh" });
   await project.write("fresh/deep/answer.ts", answerSource("fresher"));
-  await dev.waitFor(/Reloaded/u);
-  expect(await ask()).toEqual({ answer: "fresher" });
+  // The one reload may have been two, if the new folder's file was seen after the change that names it.
+  await eventually("the new folder's change", async () => {
+    const { answer } = (await ask()) as { answer: string };
+    return answer === "fresher" || undefined;
+  });
 });
 
 test("a module outside the project's folder is watched", async () => {

@@ -240,12 +240,14 @@ describeDatabases("several runs of one thread", (databases) => {
   it("starts a run when its time has come", async () => {
     const { client } = server;
     const { thread_id } = await client.threads.create();
-    const later = await client.runs.create(thread_id, "five", {
-      input: { input: "later" },
-      afterSeconds: 1,
-      multitaskStrategy: "enqueue",
-    });
-    expect(later.status).toBe("pending");
+    const create = (input: string, afterSeconds: number) =>
+      client.runs.create(thread_id, "five", {
+        input: { input },
+        afterSeconds,
+        multitaskStrategy: "enqueue",
+      });
+    const muchLater = await create("much later", 3_600);
+    expect(muchLater.status).toBe("pending");
     expect((await client.threads.get(thread_id)).status).toBe("busy");
     // One that may start now does not wait for one that may not.
     const now = (await client.runs.wait(thread_id, "five", {
@@ -253,9 +255,14 @@ describeDatabases("several runs of one thread", (databases) => {
       multitaskStrategy: "enqueue",
     })) as Values;
     expect(now).toMatchObject({ input: "now", trail: { length: 5 } });
+    const before = Date.now();
+    const later = await create("later", 1);
     const values = (await client.runs.join(thread_id, later.run_id)) as Values;
+    expect(Date.now() - before).toBeGreaterThanOrEqual(1_000);
     expect(values.input).toBe("later");
     expect(values.trail).toHaveLength(10);
+    expect((await client.runs.get(thread_id, muchLater.run_id)).status).toBe("pending");
+    await client.runs.cancel(thread_id, muchLater.run_id);
     await eventually(async () => expect((await client.threads.get(thread_id)).status).toBe("idle"));
   });
 

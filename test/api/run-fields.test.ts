@@ -408,14 +408,15 @@ describeDatabases("fields of a run", (databases) => {
 describeDatabases("a run that takes too long", (databases) => {
   it("ends as a timeout, for the client and the thread", async () => {
     const deaf = single(() => new Promise(() => {}));
+    // Long enough for the run that is not to be touched.
     const server = await startServer(databases, registryOf({ deaf, five }), {
-      config: { workers: { concurrency: 4, graceMs: 0, runTimeoutMs: 2_000 } },
+      config: { workers: { concurrency: 4, graceMs: 0, runTimeoutMs: 8_000 } },
     });
     const { client } = server;
     const { thread_id } = await client.threads.create();
     const error = {
       error: "TimeoutError",
-      message: "The run took longer than 2 s, which is the limit of this server.",
+      message: "The run took longer than 8 s, which is the limit of this server.",
     };
     const [answer, events] = await Promise.all([
       client.runs.wait(thread_id, "deaf", { input: { input: "x" }, raiseError: false }),

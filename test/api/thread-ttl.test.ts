@@ -134,7 +134,12 @@ describeDatabases("the time threads are kept", (databases) => {
     const kept = await request(first.url, "/runs", {
       json: { assistant_id: "five", input, on_completion: "keep" },
     });
-    const { thread_id: madeByRun } = kept.json as { thread_id: string };
+    const { thread_id: madeByRun, run_id: making } = kept.json as Record<
+      "thread_id" | "run_id",
+      string
+    >;
+    // A thread whose run goes on is in use.
+    await runs.join(madeByRun, making);
     for (const id of [pruned, madeByRun]) {
       expect(await ttlOf(id, first.client)).toMatchObject({
         ttl_minutes: 90,

@@ -203,8 +203,11 @@ describeDatabases("webhooks", (databases) => {
         },
       ]);
     });
-    const { text } = await request(server.url, "/metrics");
-    expect(text).toMatch(/^aegra_webhooks_waiting [1-9]/m);
+    // Left out where the database takes its time.
+    await eventually(async () => {
+      const { text } = await request(server.url, "/metrics");
+      expect(text).toMatch(/^aegra_webhooks_waiting [1-9]/m);
+    });
   });
 
   it("are refused with their name where they are no address, also on crons", async () => {

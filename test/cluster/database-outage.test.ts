@@ -71,7 +71,7 @@ describe("a server whose database cannot be reached", () => {
 
   it("has waits, joins and streams pause when it goes away as the run ends, and go on", async () => {
     const gate = createGate();
-    const { client, url, way, logged } = await start({ gate: gate.graph }, 1_000);
+    const { client, url, way, logged } = await start({ gate: gate.graph }, 3_000);
     const { thread_id: threadId } = await client.threads.create();
     const input = { input: "x" };
     const waited = client.runs.wait(threadId, "gate", { input });
@@ -116,7 +116,7 @@ describe("a server whose database cannot be reached", () => {
     const { client, url, way } = await start();
     await client.threads.create();
     way.silence();
-    const answer = await fetch(`${url}/metrics`, { signal: AbortSignal.timeout(8_000) });
+    const answer = await fetch(`${url}/metrics`, { signal: AbortSignal.timeout(12_000) });
     const text = await answer.text();
     expect(text).toMatch(/^process_resident_memory_bytes \d/m);
     expect(text).toMatch(/^aegra_webhooks_delivered_total 0$/m);

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openPostgres } from "../../src/storage/postgres.ts";
@@ -8,8 +8,12 @@ import { createTestDatabases } from "../support/databases.ts";
 import { five, registryOf } from "../support/graphs.ts";
 import { startServer, wireEvents, type TestServer, type WireEvent } from "../support/server.ts";
 
-/** Four nodes that each send five tokens and note in a file who ran them; the file outlives the process. */
+/**
+ * Four nodes that each send five tokens and note in a file who ran them; the file outlives the process. The second
+ * does not end while there is a file that holds it.
+ */
 const GRAPH = `
+import { existsSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
 import { Annotation, StateGraph } from "@langchain/langgraph";
 
@@ -25,6 +29,8 @@ for (const name of names) {
       config.writer(name + token);
       await new Promise((resolve) => setTimeout(resolve, 60));
     }
+    while (name === "two" && existsSync(process.env.TRAIL_FILE! + ".hold"))
+      await new Promise((resolve) => setTimeout(resolve, 20));
     return { trail: [name] };
   });
 }
@@ -33,7 +39,8 @@ names.slice(1).forEach((name, i) => builder.addEdge(names[i], name));
 export const steps = builder.compile();
 `;
 const NODES = ["one", "two", "three", "four"];
-const LEASE_SECONDS = 2;
+/** Long enough for a process that lives to renew it on a slow machine. */
+const LEASE_SECONDS = 10;
 
 describe("a process that dies or freezes", () => {
   const databases = createTestDatabases("postgres");
@@ -76,8 +83,11 @@ describe("a process that dies or freezes", () => {
     [workers, other] = [await Promise.all(children.slice(0, 3)), await children[3]!];
   });
 
-  /** A run whose events are followed over one of the processes. */
+  const letGo = (): Promise<void> => rm(`${trailFile}.hold`);
+
+  /** A run whose events are followed over one of the processes. It stays in its second node until it is let go. */
   const stream = async (url: string) => {
+    await writeFile(`${trailFile}.hold`, "");
     const { thread_id: threadId } = await api.client.threads.create();
     const response = await fetch(`${url}/threads/${threadId}/runs/stream`, {
       method: "POST",
@@ -132,6 +142,7 @@ describe("a process that dies or freezes", () => {
     const { runId, seen, ended } = await stream(api.url);
     const worker = await busyWorker(runId);
     await worker.kill();
+    await letGo();
     workers = workers.filter((left) => left !== worker);
     await ended;
     expectWhole(seen, [1, 2]);
@@ -145,6 +156,7 @@ describe("a process that dies or freezes", () => {
     const { threadId, runId, seen, ended } = await stream(api.url);
     const worker = await busyWorker(runId);
     worker.process.kill("SIGSTOP");
+    await letGo();
     await ended;
     expectWhole(seen, [1, 2]);
     const state = async (): Promise<unknown> => {
@@ -169,8 +181,10 @@ describe("a process that dies or freezes", () => {
   it("kill -9 of the process that serves: Last-Event-ID goes on at another", async () => {
     const { threadId, runId, seen, ended } = await stream(other.url);
     await busyWorker(runId);
+    await until(async () => seen.at(-1), "an event");
     const cut = ended.catch(() => {});
     await other.kill();
+    await letGo();
     await cut;
     const rest: WireEvent[] = [];
     const response = await fetch(`${api.url}/threads/${threadId}/runs/${runId}/stream`, {

@@ -29,7 +29,7 @@ describe("a cluster under faults", () => {
     expect(result.faults).toHaveLength(3);
     expect(result.runs.length).toBeGreaterThanOrEqual(12);
     expect(result.exits).toEqual([0, 0]);
-  }, 120_000);
+  }, 240_000);
 });
 
 describe("the lab's checks", () => {

@@ -74,8 +74,8 @@ describe("aegra start --processes", () => {
     expect(await ask()).toBeGreaterThan(0);
     expect(parent.output().match(/aegra \d/gu)).toHaveLength(1);
     expect(parent.output()).toContain("2 processes");
-    expect(parent.output()).toContain(`Process ${first} ended by SIGKILL`);
     expect(await parent.kill("SIGTERM")).toBe(0);
+    expect(parent.output()).toContain(`Process ${first} ended by SIGKILL`);
   });
 
   it("is refused without PostgreSQL, and so are roles", async () => {

@@ -90,7 +90,8 @@ describe("checkpoints on postgres, when connections are lost", () => {
         const config = { configurable: { thread_id: threadId } };
         await saver.put(config, checkpoint, METADATA, checkpoint.channel_versions);
       }
-      lost += await terminateOthers(database);
+      // A statement is sent four times at most, however many steps it takes on its way.
+      if (step % 4 === 1) lost += await terminateOthers(database);
     }
     expect(lost).toBeGreaterThan(0);
     for (const { saver, threadId } of savers) {

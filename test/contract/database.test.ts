@@ -1,7 +1,8 @@
-import { beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { Database, Queryable } from "../../src/storage/database.ts";
 import { toJson } from "../../src/storage/json.ts";
 import { describeDatabases } from "../support/databases.ts";
+import { eventually } from "../support/eventually.ts";
 
 async function scalar(target: Queryable, text: string, params: unknown[] = []): Promise<unknown> {
   const { rows } = await target.query<{ value: unknown }>(text, params);
@@ -269,7 +270,7 @@ describeDatabases("database", (databases) => {
       const payloads = ["", "grüße 🌍", "x".repeat(7_900), "last"];
       for (const payload of payloads)
         await database.query("SELECT pg_notify('news', $1)", [payload]);
-      await vi.waitFor(() => expect(heard).toEqual(payloads));
+      await eventually(() => expect(heard).toEqual(payloads));
       await subscription.close();
     });
 
@@ -288,7 +289,7 @@ describeDatabases("database", (databases) => {
         await tx.query("SELECT 1");
         heardInside = heard.length;
       });
-      await vi.waitFor(() => expect(heard).toEqual(["on"]));
+      await eventually(() => expect(heard).toEqual(["on"]));
       expect(heardInside).toBe(0);
       await subscription.close();
     });
@@ -304,19 +305,19 @@ describeDatabases("database", (databases) => {
       ]);
       await database.query("NOTIFY shared, '1'");
       await database.query(`NOTIFY "Odd ""name""", '2'`);
-      await vi.waitFor(() => expect(heard.toSorted()).toEqual(["first:1", "odd:2", "second:1"]));
+      await eventually(() => expect(heard.toSorted()).toEqual(["first:1", "odd:2", "second:1"]));
       await first.close();
       await first.close();
       await odd.close();
       await database.query("NOTIFY shared, '3'");
       await database.query(`NOTIFY "Odd ""name""", '4'`);
-      await vi.waitFor(() => expect(heard).toContain("second:3"));
+      await eventually(() => expect(heard).toContain("second:3"));
       await second.close();
       expect(heard.filter((line) => /:[34]/.test(line))).toEqual(["second:3"]);
       // The channel can be subscribed again after its last subscription ended.
       const again = await open("shared", "again");
       await database.query("NOTIFY shared, '5'");
-      await vi.waitFor(() => expect(heard).toContain("again:5"));
+      await eventually(() => expect(heard).toContain("again:5"));
       await again.close();
     });
   });

@@ -1,3 +1,4 @@
+import { Client } from "pg";
 import { afterAll, describe, expect, it } from "vitest";
 import { openDatabase } from "../../src/storage/open.ts";
 import { createProject, startChild, until } from "../support/child-server.ts";
@@ -11,6 +12,24 @@ export const graph = new StateGraph(Annotation.Root({ answer: Annotation<string>
   .addEdge("__start__", "only")
   .compile();
 `;
+
+/** Lets ten crons fire, and keeps the eleventh waiting in its transaction until lock 7 is given back. */
+async function holdCrons(databaseUrl: string): Promise<Client> {
+  const client = new Client({ connectionString: databaseUrl });
+  await client.connect();
+  await client.query("SELECT pg_advisory_lock(7)");
+  await client.query(`
+    CREATE FUNCTION hold_crons() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      IF (SELECT count(*) FROM runs WHERE metadata ? 'cron_id') >= 10 THEN
+        PERFORM pg_advisory_xact_lock_shared(7);
+      END IF;
+      RETURN NEW;
+    END $$;
+    CREATE TRIGGER hold_crons BEFORE INSERT ON runs
+      FOR EACH ROW WHEN (NEW.metadata ? 'cron_id') EXECUTE FUNCTION hold_crons();
+  `);
+  return client;
+}
 
 describe("kill -9 of the process that does the deployment's work", () => {
   const databases = createTestDatabases("postgres");
@@ -39,12 +58,6 @@ describe("kill -9 of the process that does the deployment's work", () => {
 
     receiver.answers.push("hang");
     const first = await start();
-    const run = await first.client.runs.create(null, "agent", {
-      input: {},
-      webhook: receiver.url,
-    });
-    await until(async () => receiver.received[0], "the first attempt");
-
     const database = await openDatabase({ databaseUrl, dataDir });
     cleanups.push(() => database.close());
     const cronIds: string[] = [];
@@ -52,6 +65,16 @@ describe("kill -9 of the process that does the deployment's work", () => {
       const cron = await first.client.crons.create("agent", { schedule: "0 0 1 1 *", input: {} });
       cronIds.push(cron.cron_id);
     }
+    const gate = await holdCrons(databaseUrl!);
+    cleanups.push(() => gate.end());
+
+    // Last of all: the attempt does not hang for ever, and the process is to die in it.
+    const run = await first.client.runs.create(null, "agent", {
+      input: {},
+      webhook: receiver.url,
+    });
+    await until(async () => receiver.received[0], "the first attempt");
+
     const firings = async (): Promise<Map<string, number>> => {
       const { rows } = await database.query<{ cron_id: string; runs: number }>(
         `SELECT metadata ->> 'cron_id' AS cron_id, count(*)::int AS runs FROM runs
@@ -62,6 +85,7 @@ describe("kill -9 of the process that does the deployment's work", () => {
     await database.query("UPDATE crons SET next_run_date = now()");
     await until(async () => ((await firings()).size > 0 ? true : undefined), "a cron to fire");
     await first.kill();
+    await gate.query("SELECT pg_advisory_unlock(7)");
     const before = (await firings()).size;
     // In the middle of it; otherwise this shows nothing.
     expect(before).toBeLessThan(cronIds.length);

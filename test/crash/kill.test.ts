@@ -18,6 +18,8 @@ for (const name of names) {
   builder = builder.addNode(name, async () => {
     await appendFile(process.env.TRAIL_FILE!, name + "\\n");
     await new Promise((resolve) => setTimeout(resolve, 250));
+    // The node in which the process is to die waits for that.
+    if (process.env.HOLD === name) await new Promise(() => {});
     return { trail: [name] };
   });
 }
@@ -62,7 +64,7 @@ describeDatabases("kill -9", (databases) => {
 
   it("loses nothing that was acknowledged, and ends the run where it stopped", async () => {
     const { start, trail } = await setUp();
-    const first = await start();
+    const first = await start({ HOLD: "three" });
     const { thread_id: threadId } = await first.client.threads.create();
     const run = await first.client.runs.create(threadId, "steps", {
       input: { trail: ["input"] },
@@ -125,9 +127,9 @@ describeDatabases("kill -9", (databases) => {
     expect(await second.kill("SIGTERM")).toBe(0);
   });
 
-  const unfinished = async (graceSeconds: string) => {
+  const unfinished = async (graceSeconds: string, env: Record<string, string> = {}) => {
     const { start, trail } = await setUp();
-    const first = await start({ BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS: graceSeconds });
+    const first = await start({ BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS: graceSeconds, ...env });
     const { thread_id: threadId } = await first.client.threads.create();
     const run = await first.client.runs.create(threadId, "steps", { input: { trail: [] } });
     const ran = async () => (await trail().catch(() => [])).length;
@@ -147,11 +149,11 @@ describeDatabases("kill -9", (databases) => {
   };
 
   it("lets a run finish within the grace on SIGTERM", async () => {
-    expect(await unfinished("20")).toEqual({ before: 6, after: 6 });
+    expect(await unfinished("60")).toEqual({ before: 6, after: 6 });
   });
 
   it("hands an unfinished run back after the grace, and the next process goes on", async () => {
-    const { before, after } = await unfinished("0");
+    const { before, after } = await unfinished("0", { HOLD: "two" });
     expect(before).toBeLessThan(6);
     // The node that was cut off runs once more; what was checkpointed does not.
     expect(after).toBeLessThanOrEqual(8);

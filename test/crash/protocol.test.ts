@@ -13,7 +13,9 @@ const State = Annotation.Root({
   trail: Annotation<string[]>({ reducer: (a, b) => a.concat(b), default: () => [] }),
 });
 const step = (name: string) => async () => {
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await new Promise((resolve) => setTimeout(resolve, Number(process.env.STEP_MS ?? 300)));
+  // The process is killed in it.
+  if (process.env.HOLD === name) await new Promise(() => {});
   return { trail: [name] };
 };
 export const steps = new StateGraph(State)
@@ -44,12 +46,13 @@ describe("kill -9 under a page", () => {
       }),
     });
     cleanups.push(project.remove);
-    const start = async (): Promise<ChildServer> => {
-      const child = await startChild(project.folder, { DATABASE_URL: databaseUrl });
+    const start = async (env: Record<string, string> = {}): Promise<ChildServer> => {
+      const child = await startChild(project.folder, { ...env, DATABASE_URL: databaseUrl });
       cleanups.push(() => child.kill());
       return child;
     };
-    const first = await start();
+    // A step takes long enough for what was told before it to be in the database.
+    const first = await start({ HOLD: "two", STEP_MS: "1500" });
     const threadId = randomUUID();
     const channels = ["values", "lifecycle"];
     const page = await subscribe(first.url, threadId, { channels });
@@ -92,5 +95,5 @@ describe("kill -9 under a page", () => {
     expect((await rest.untilRunEnd())[0]!.seq).toBeGreaterThan(seen.at(-1)!.seq!);
     rest.close();
     await second.kill("SIGTERM");
-  }, 90_000);
+  });
 });

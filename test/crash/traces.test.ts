@@ -43,7 +43,7 @@ async function expectWhole(receiver: LangfuseReceiver, traceIds: readonly string
   await until(
     async () => (missing(receiver.spans, traceIds).length === 0 ? true : undefined),
     `every trace to be whole; missing: ${missing(receiver.spans, traceIds).join("; ")}`,
-    30_000,
+    100_000,
   );
 }
 
@@ -52,7 +52,7 @@ describeDatabases("the traces of a killed process", (databases) => {
     const { databaseUrl, dataDir } = await databases.configure();
     const { receiver, start } = await setUp({ DATABASE_URL: databaseUrl, AEGRA_DATA_DIR: dataDir });
     receiver.behave({ kind: "status", status: 500 });
-    const first = await start();
+    const first = await start({ HOLD: "two" });
     const done = await runMany(first, 8);
     const { thread_id: threadId } = await first.client.threads.create();
     const { run_id: runId } = await first.client.runs.create(threadId, "slow", {
@@ -114,7 +114,7 @@ describe("a process that is killed under load", () => {
     // Runs that were not answered are still to be ended.
     await until(async () => (unexpected().includes("no root") ? undefined : true), "every root");
     expect(unexpected()).toEqual([]);
-  }, 120_000);
+  }, 240_000);
 
   it("ends on time with a Langfuse that hangs, and leaves the rest for the next", async () => {
     const { dataDir } = await databases.configure();
@@ -149,7 +149,9 @@ describe("two processes of which one is killed", () => {
     receiver.behave({ kind: "status", status: 503 });
     const folders = spool === "disk" ? [dataDir, dataDir] : [dataDir, project.folder];
     const [first, second] = await Promise.all(
-      folders.map((folder) => start({ AEGRA_DATA_DIR: folder })),
+      folders.map((folder, index) =>
+        start({ AEGRA_DATA_DIR: folder, HOLD: index === 0 ? "two" : undefined }),
+      ),
     );
     const traceIds = (
       await Promise.all([first!, second!].map((server) => runMany(server, 10)))
@@ -180,7 +182,7 @@ describe("two processes of which one is killed", () => {
 
   it("leave no trace behind: the neighbour sends what waited, and ends what ran", async () => {
     await Promise.all([killOne("disk"), killOne("database")]);
-  }, 120_000);
+  }, 240_000);
 });
 
 async function expectGivenUp(receiver: LangfuseReceiver, runId: string): Promise<void> {
@@ -188,7 +190,7 @@ async function expectGivenUp(receiver: LangfuseReceiver, runId: string): Promise
   const root = await until(
     async () => receiver.trace(traceId).find((span) => span.parentSpanId === undefined),
     "the root",
-    30_000,
+    100_000,
   );
   expect(root.attributes).toMatchObject({
     "langfuse.observation.level": "ERROR",
@@ -227,13 +229,13 @@ describe("a run that kills its process", () => {
     server = await start();
     await expectGivenUp(receiver, runId);
     expect(await server.client.runs.get(threadId, runId)).toMatchObject({ status: "error" });
-  }, 120_000);
+  }, 240_000);
 
   it("kills three neighbours and no more, and the fourth sends its trace", async () => {
     const { databaseUrl, dataDir } = await shared.configure();
     const { receiver, start } = await setUp(
       { DATABASE_URL: databaseUrl, AEGRA_DATA_DIR: dataDir },
-      { workers: { lease_seconds: 2 } },
+      { workers: { lease_seconds: 6 } },
     );
     const servers = await Promise.all(Array.from({ length: 4 }, () => start()));
     const { threadId, runId } = await startPoison(servers[0]!);
@@ -241,5 +243,5 @@ describe("a run that kills its process", () => {
     const living = servers.filter(({ process: child }) => child.signalCode === null);
     expect(living).toHaveLength(1);
     expect(await living[0]!.client.runs.get(threadId, runId)).toMatchObject({ status: "error" });
-  }, 120_000);
+  }, 240_000);
 });

@@ -141,7 +141,7 @@ describe("what the on handlers of the official dev server and of this one are as
       startOfficial().then(recordSteps),
       startOurs().then(recordSteps),
     ]);
-  }, 180_000);
+  }, 600_000);
 
   it.each(Object.keys(STEPS))("%s", (step) => {
     expect(official[step]).not.toEqual([]);

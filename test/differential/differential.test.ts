@@ -18,7 +18,7 @@ import { INTENDED } from "./intended.ts";
 import { ORACLE_MODULES, installOracle, startOracle } from "./oracle.ts";
 
 const OUR_MODULES = fileURLToPath(new URL("../../node_modules", import.meta.url));
-const INSTALL_MS = 180_000;
+const INSTALL_MS = 600_000;
 /** Enough for every run of the suite that waits for another. */
 const RUNS_AT_ONCE = 40;
 

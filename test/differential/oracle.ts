@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const FOLDER = fileURLToPath(new URL("../oracle", import.meta.url));
-const START_MS = 30_000;
+const START_MS = 120_000;
 
 /** The official dev server, in a process of its own. Whoever started it closes it. */
 export interface Oracle {

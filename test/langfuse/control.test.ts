@@ -41,7 +41,7 @@ async function runWith(
       ...run,
     },
   });
-  await observer.flush(5_000);
+  await observer.flush(60_000);
   await observer.shutdown(1_000);
   expect(receiver.violations()).toEqual([]);
   return { spans: [...receiver.spans], lines, traceId };
@@ -160,7 +160,7 @@ test("what is over the server's limits is cut, marked and said once", async () =
       })
       .end({ status: "error", error: new Error("e".repeat(1_000_000)) });
   }
-  await observer.flush(10_000);
+  await observer.flush(60_000);
   expect(receiver.violations()).toEqual([]);
   const [root] = receiver.spans;
   expect(String(root?.attributes["session.id"])).toMatch(/^s+…#[0-9a-f]{12}$/);
@@ -200,7 +200,7 @@ test("a hostile state breaks neither the run nor its trace", async () => {
   });
   observation.end({ status: "error", error: proxy, output: cycle });
   observation.end({ status: "success" });
-  await observer.flush(5_000);
+  await observer.flush(60_000);
   expect(receiver.spans).toHaveLength(1);
   expect(receiver.violations()).toEqual([]);
   expect(lines.filter((line) => line.msg.includes("error of its own"))).toEqual([]);

@@ -60,7 +60,7 @@ test("a step of many nodes with large states leaves turns of the event loop to o
   // 100 inputs take far more than one turn may.
   expect(turnsOf.get("input")?.size).toBeGreaterThan(3);
   expect(turnsOf.get("output")?.size).toBeGreaterThan(3);
-  expect(await observer.flush(20_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   const spans = receiver.spans.filter(({ name }) => name === "worker");
   expect(spans).toHaveLength(100);
 });
@@ -97,7 +97,7 @@ test("what waits for its turn when the run ends is in the trace", async () => {
   observation.end({ status: "cancelled", error: new Error("cancelled") });
   const endedNs = BigInt(Date.now() + 1) * 1_000_000n;
   expect(await ended).toBe("aborted");
-  expect(await observer.flush(20_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   // Nor is the end one long piece of work.
   expect(turnsOf.get("input")?.size).toBeGreaterThan(5);
   const spans = receiver.spans.filter(({ name }) => name === "worker");

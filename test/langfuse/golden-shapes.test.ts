@@ -223,7 +223,7 @@ test("a run of 1,000 steps", async () => {
     input: { count: 0 },
     config: { recursionLimit: 1_100 },
   });
-  await bench.observer.flush(10_000);
+  await bench.observer.flush(60_000);
   const spans = bench.receiver.trace(traceId);
   const root = spans.find((span) => span.parentSpanId === undefined);
   expect(spans).toHaveLength(1_001);

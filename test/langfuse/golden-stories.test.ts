@@ -121,21 +121,22 @@ test("a failed model call has no usage to be priced", async () => {
   expect(text).toBe(expected);
 });
 
-/** A node that stops when it is told to. */
-function waiting() {
+/** A node that stops when it is told to, which it is `stop` that does, a moment after it has begun. */
+function waiting(stop: () => void) {
   return single(
     (_state, config) =>
       new Promise((_resolve, reject) => {
         const { signal } = config as { signal: AbortSignal };
         signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+        setTimeout(stop, 20);
       }),
   );
 }
 
 test("a cancel is a warning", async () => {
   const stop = new AbortController();
-  setTimeout(() => stop.abort(new Error("cancelled by the client")), 20);
-  const { text, expected } = await bench.trace("cancel", waiting(), {
+  const graph = waiting(() => stop.abort(new Error("cancelled by the client")));
+  const { text, expected } = await bench.trace("cancel", graph, {
     input: { count: 0 },
     run: { signal: stop.signal },
     config: { signal: stop.signal },
@@ -146,8 +147,8 @@ test("a cancel is a warning", async () => {
 
 test("a signal whose reason is no error is a cancel all the same", async () => {
   const stop = new AbortController();
-  setTimeout(() => stop.abort({ kind: "cancel" }), 20);
-  const { text, expected } = await bench.trace("cancel-by-reason", waiting(), {
+  const graph = waiting(() => stop.abort({ kind: "cancel" }));
+  const { text, expected } = await bench.trace("cancel-by-reason", graph, {
     input: { count: 0 },
     run: { signal: stop.signal },
     config: { signal: stop.signal },
@@ -158,8 +159,8 @@ test("a signal whose reason is no error is a cancel all the same", async () => {
 
 test("a rollback is a warning", async () => {
   const stop = new AbortController();
-  setTimeout(() => stop.abort(new DOMException("stopped", "AbortError")), 20);
-  const { text, expected } = await bench.trace("rollback", waiting(), {
+  const graph = waiting(() => stop.abort(new DOMException("stopped", "AbortError")));
+  const { text, expected } = await bench.trace("rollback", graph, {
     input: { count: 0 },
     config: { signal: stop.signal },
     outcome: { status: "rolled_back" },
@@ -168,8 +169,12 @@ test("a rollback is a warning", async () => {
 });
 
 test("a timeout is an error", async () => {
-  const signal = AbortSignal.timeout(20);
-  const { text, expected } = await bench.trace("timeout", waiting(), {
+  const stop = new AbortController();
+  const { signal } = stop;
+  // As that of `AbortSignal.timeout`.
+  const reason = new DOMException("The operation was aborted due to timeout", "TimeoutError");
+  const graph = waiting(() => stop.abort(reason));
+  const { text, expected } = await bench.trace("timeout", graph, {
     input: { count: 0 },
     run: { signal },
     config: { signal },
@@ -182,9 +187,13 @@ test("what is still open when the run ends is ended with it", async () => {
   const never: Invocable = {
     invoke: async (_input, options) => {
       const stop = new AbortController();
-      const hanging = single(() => new Promise(() => {}));
-      void hanging.invoke({ count: 0 }, { ...options, signal: stop.signal });
-      await new Promise((resolve) => setTimeout(resolve, 30));
+      await new Promise<void>((begun) => {
+        const hanging = single(() => {
+          begun();
+          return new Promise(() => {});
+        });
+        void hanging.invoke({ count: 0 }, { ...options, signal: stop.signal });
+      });
       return {};
     },
   };
@@ -202,7 +211,7 @@ test("a lost worker, then a second attempt: one trace, one root", async () => {
   const first = bench.observer.startRun(run);
   await graph.invoke({ count: 0 }, { callbacks: first.callbacks, runId: run.run_id });
   first.end({ status: "lost" });
-  await bench.observer.flush(5_000);
+  await bench.observer.flush(60_000);
   expect(
     bench.receiver.trace(first.traceId ?? "").filter((span) => span.parentSpanId === undefined),
   ).toEqual([]);

@@ -31,6 +31,7 @@ export function configFor(
     secretKey: receiver.secretKey,
     host: receiver.url,
     flushIntervalMs: 20,
+    timeoutMs: 60_000,
     ...overrides,
   };
 }
@@ -167,7 +168,7 @@ export async function openBench(overrides: Partial<LangfuseConfig> = {}): Promis
     name: string,
     traceId: string,
   ): Promise<{ text: string; expected: string }> => {
-    await observer.flush(10_000);
+    await observer.flush(60_000);
     await receiver.waitForTrace(traceId);
     const violations = receiver.violations();
     if (violations.length > 0)

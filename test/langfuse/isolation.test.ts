@@ -45,7 +45,7 @@ test("twenty concurrent runs of several users never mix", async () => {
       observation.end({ status: "success", output });
     }),
   );
-  await bench.observer.flush(10_000);
+  await bench.observer.flush(60_000);
   expect(bench.receiver.violations()).toEqual([]);
   expect(bench.receiver.traceIds()).toHaveLength(20);
   for (const run of runs) {
@@ -78,7 +78,7 @@ test("two observers in one process keep to their own projects", async () => {
   const theirs = observedRun();
   bench.observer.startRun(mine).end({ status: "success" });
   observer.startRun(theirs).end({ status: "success" });
-  await Promise.all([bench.observer.flush(5_000), observer.flush(5_000)]);
+  await Promise.all([bench.observer.flush(60_000), observer.flush(60_000)]);
   expect(bench.receiver.traceIds()).toEqual([mine.run_id.replaceAll("-", "")]);
   expect(other.traceIds()).toEqual([theirs.run_id.replaceAll("-", "")]);
   await observer.shutdown(1_000);

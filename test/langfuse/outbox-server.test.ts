@@ -135,8 +135,8 @@ describe("traces in the database", () => {
     receiver.behave({ kind: "accept" });
     const flushed = await project.traces("flush");
     expect(flushed).toMatchObject({ code: 0 });
-    // The other target had perhaps not got its own yet.
-    expect(flushed.output).toMatch(/(12|24) sent, 0 left/u);
+    // The other target had perhaps not got its own yet, or not all of it.
+    expect(flushed.output).toMatch(/(1[2-9]|2[0-4]) sent, 0 left/u);
     expect(missing(receiver.spans, traceIds)).toEqual([]);
     expect((await project.traces("status")).output).toContain("nothing waits");
   });

@@ -7,7 +7,10 @@ import type { Database } from "../../src/storage/database.ts";
 import { createTraceOutbox, type TraceOutbox } from "../../src/storage/trace-outbox.ts";
 import { describeDatabases } from "../support/databases.ts";
 
-const LEASE_MS = 300;
+/** Of processes that live: what is slow is not to be taken for dead. */
+const LEASE_MS = 3_000;
+/** Of one that is dead. */
+const LEFT_MS = 300;
 
 /** Span `name` of a trace; a capital is a root. */
 function span(traceId: string, name: string, bytes = 100) {
@@ -29,7 +32,7 @@ async function takeAll(store: RecordStore): Promise<string[]> {
 }
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 500; tries += 1) {
+  for (let tries = 0; tries < 3_000; tries += 1) {
     if (await condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
@@ -69,7 +72,7 @@ describeDatabases("the outbox", (databases) => {
   /** What a process leaves that is killed: rows, and a lease that nobody prolongs. */
   async function leaveBehind(
     rows: (ReturnType<typeof span> & { attempt?: number })[],
-    leaseMs = LEASE_MS,
+    leaseMs = LEFT_MS,
   ): Promise<void> {
     const sender = randomUUID();
     await table.renew(sender, leaseMs);
@@ -129,9 +132,9 @@ describeDatabases("the outbox", (databases) => {
   });
 
   it("does not touch what a living process holds", async () => {
-    const { store } = open();
-    await leaveBehind([span(newTraceId(), "A")], 60_000);
-    await new Promise((resolve) => setTimeout(resolve, LEASE_MS * 2));
+    const { store } = open({ leaseMs: LEFT_MS });
+    await leaveBehind([span(newTraceId(), "A")], 600_000);
+    await new Promise((resolve) => setTimeout(resolve, LEFT_MS * 2));
     expect(await takeAll(store)).toEqual([]);
     expect(await count()).toBe(1);
   });

@@ -51,7 +51,7 @@ async function tracesBy(source: typeof registry): Promise<string[]> {
     input: { count: 0 },
     config: { configurable: { thread_id: String(Math.random()) } },
   });
-  await Promise.all([bench.observer.flush(5_000), official.forceFlush()]);
+  await Promise.all([bench.observer.flush(60_000), official.forceFlush()]);
   expect(bench.receiver.traceIds()).toContain(traceId);
   return bench.receiver.traceIds();
 }

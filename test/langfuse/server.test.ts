@@ -80,7 +80,7 @@ describeDatabases("tracing through the server", (databases) => {
             sampleRate: 1,
             environment: "test",
             release: "r1",
-            timeoutMs: 5_000,
+            timeoutMs: 60_000,
             flushAt: 64,
             flushIntervalMs: 20,
             headers: {},

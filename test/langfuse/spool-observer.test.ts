@@ -1,11 +1,12 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { listDeadLetters, readDeadLetter } from "../../src/observability/delivery/dead-letters.ts";
 import type { LangfuseConfig } from "../../src/observability/langfuse/config.ts";
 import { loadLangfuseObserver } from "../../src/observability/langfuse/observer.ts";
 import type { Observer } from "../../src/observability/observer.ts";
+import { eventually } from "../support/eventually.ts";
 import { openLangfuseReceiver, type LangfuseReceiver } from "../support/langfuse-receiver.ts";
 import { single } from "./graphs.ts";
 import { configFor, createLogCapture, observedRun, runObserved } from "./harness.ts";
@@ -36,7 +37,7 @@ async function observe(
 /** Everything that is on disk, as text. */
 async function spooled(): Promise<string> {
   // A folder that is just being renamed is not there for a moment.
-  return vi.waitFor(readAll);
+  return eventually(readAll);
 }
 
 async function readAll(): Promise<string> {
@@ -65,7 +66,7 @@ test("a run that is recorded is on disk: another process can send it", async () 
   receiver.behave({ kind: "accept" });
   const second = await observe();
   await receiver.waitForTrace(run.run_id.replaceAll("-", ""));
-  expect(await second.flush(5_000)).toBe(true);
+  expect(await second.flush(60_000)).toBe(true);
   expect(second.status()[0]).toMatchObject({
     spans: { made: 1, sent: 1, pending: 0, dropped: 0 },
     delivery: { spool: "disk", adopted: 1, torn: 0 },
@@ -111,7 +112,7 @@ test("scores outlive the process, and the later of two with one id wins", async 
   const second = await observe();
   await receiver.until(({ scores }) => scores[0]?.value === 1);
   expect(receiver.scores).toHaveLength(1);
-  expect(await second.flush(5_000)).toBe(true);
+  expect(await second.flush(60_000)).toBe(true);
 });
 
 test("a state of 5 MB is cut in every field, as configured, with a mark", async () => {
@@ -123,7 +124,7 @@ test("a state of 5 MB is cut in every field, as configured, with a mark", async 
     { input: state },
   );
   expect((output as typeof state).notes).toHaveLength(50);
-  expect(await observer.flush(10_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   const spans = await receiver.waitForTrace(traceId);
   for (const span of spans) {
     const input = String(span.attributes["langfuse.observation.input"]);
@@ -139,7 +140,7 @@ test("spans of which an accepted request takes none are dead letters", async () 
   const observer = await observe({ flushIntervalMs: 100 }, capture);
   const runs = Array.from({ length: 3 }, () => observedRun());
   for (const run of runs) observer.startRun(run).end({ status: "success", output: "done" });
-  expect(await observer.flush(10_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   expect(observer.status()[0]).toMatchObject({
     spans: { made: 3, sent: 0, pending: 0, dropped: 3 },
     delivery: { dead_lettered: 3 },

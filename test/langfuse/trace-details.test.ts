@@ -30,7 +30,7 @@ async function traced(
 ): Promise<{ root: ReceivedSpan; spans: Map<string, ReceivedSpan> }> {
   const { observer } = await openObserver(receiver, config);
   await runObserved(observer, graph, options);
-  expect(await observer.flush(5_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   await observer.shutdown(1_000);
   expect(receiver.violations()).toEqual([]);
   const spans = new Map<string, ReceivedSpan>();
@@ -201,14 +201,23 @@ test("LangChain's wrappers around a model are not drawn", async () => {
   expect(said(spans.get("twice"), "type")).toBe("generation");
 });
 
-/** A node, and a run that goes on for a while after it. */
-const followed = (name: string, work: (config: RunnableConfig) => Promise<unknown>) =>
+const moment = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 20));
+
+/** A node, and a run that goes on after it with something else. */
+const followed = (
+  name: string,
+  work: (config: RunnableConfig) => Promise<unknown>,
+  later = moment,
+) =>
   new StateGraph(MessagesAnnotation)
     .addNode(name, async (_state, config) => {
       await work(config);
       return {};
     })
-    .addNode("later", () => new Promise((resolve) => setTimeout(() => resolve({}), 200)))
+    .addNode("later", async () => {
+      await later();
+      return {};
+    })
     .addEdge(START, name as never)
     .addEdge(name as never, "later" as never)
     .compile();
@@ -227,10 +236,14 @@ test("a model call that is left early ends with its last token, inside the node"
 test("what is still open ends no later than what it is part of", async () => {
   let finish = (): void => {};
   const graph = followed("parent", async (config) => {
-    void RunnableLambda.from(() => new Promise<void>((resolve) => (finish = resolve)))
-      .withConfig({ runName: "background" })
-      .invoke(1, config);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await new Promise<void>((begun) => {
+      const background = (): Promise<void> => {
+        begun();
+        return new Promise((resolve) => (finish = resolve));
+      };
+      void RunnableLambda.from(background).withConfig({ runName: "background" }).invoke(1, config);
+    });
+    await moment();
   });
   const { spans } = await traced(graph, { input: { messages: [] } });
   finish();
@@ -238,17 +251,27 @@ test("what is still open ends no later than what it is part of", async () => {
 });
 
 test("what began after its parent had ended is as long as the run", async () => {
-  const graph = followed("parent", async (config) => {
-    setTimeout(() => {
-      void RunnableLambda.from(() => new Promise<void>(() => {}))
-        .withConfig({ runName: "background" })
-        .invoke(1, config);
-    }, 50);
-  });
+  let begin = (): void => {};
+  const background = new Promise<void>((resolve) => (begin = resolve));
+  let ofParent: RunnableConfig | undefined;
+  const graph = followed(
+    "parent",
+    async (config) => (ofParent = config),
+    async () => {
+      await moment();
+      const endless = (): Promise<void> => {
+        begin();
+        return new Promise(() => {});
+      };
+      void RunnableLambda.from(endless).withConfig({ runName: "background" }).invoke(1, ofParent);
+      await background;
+      await moment();
+    },
+  );
   const { root, spans } = await traced(graph, { input: { messages: [] } });
-  const [parent, background] = [spans.get("parent")!, spans.get("background")!];
-  expect(background.startNs).toBeGreaterThan(parent.endNs);
-  expect(background.endNs).toBe(root.endNs);
+  const [parent, late] = [spans.get("parent")!, spans.get("background")!];
+  expect(late.startNs).toBeGreaterThan(parent.endNs);
+  expect(late.endNs).toBe(root.endNs);
 });
 
 test("what a graph carries for all its runs is on its trace, below what the run says", async () => {
@@ -261,7 +284,7 @@ test("what a graph carries for all its runs is on its trace, below what the run 
   });
   await single(() => ({})).invoke({}, { callbacks: observation.callbacks, runId: run.run_id });
   observation.end({ status: "success", output: {} });
-  await observer.flush(5_000);
+  await observer.flush(60_000);
   await observer.shutdown(1_000);
   expect(receiver.violations()).toEqual([]);
   for (const span of receiver.spans) {
@@ -287,7 +310,7 @@ test("the mask sees the comment of a score", async () => {
     data_type: "NUMERIC",
     comment: "my card is 4111",
   });
-  await observer.flush(5_000);
+  await observer.flush(60_000);
   await observer.shutdown(1_000);
   expect(receiver.scores).toMatchObject([{ comment: "my card is ****" }]);
 });

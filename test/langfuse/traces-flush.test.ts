@@ -66,7 +66,7 @@ test("aegra traces flush sends a root only if the run ended with its attempt", a
   // While somebody else has the database, nothing is decided.
   const database = await openDatabase({ dataDir });
   await database.query("UPDATE runs SET attempt = 2 WHERE run_id = $1", [superseded]);
-  const undecided = await project.traces("flush", "--timeout", "2");
+  const undecided = await project.traces("flush", "--timeout", "5");
   await database.close();
   expect(undecided.output).toContain("The runs cannot be asked which of their attempts counts");
   expect(undecided.code).toBe(1);
@@ -84,4 +84,4 @@ test("aegra traces flush sends a root only if the run ended with its attempt", a
   expect(receiver.spans.map(({ traceId, name }) => [traceId, name])).toEqual([
     [counts, "root of attempt 1"],
   ]);
-}, 60_000);
+});

@@ -22,7 +22,7 @@ function target(overrides: Partial<OtlpTarget> = {}): OtlpTarget {
     protocol: "http/protobuf",
     headers: { "x-key": "secret" },
     resource: {},
-    timeoutMs: 2_000,
+    timeoutMs: 60_000,
     ...overrides,
   };
 }

@@ -24,7 +24,7 @@ async function open(overrides: Partial<OtlpConfig> = {}) {
     protocol: "http/protobuf",
     headers: { "x-tenant": "acme" },
     resource: { "service.name": "shop" },
-    timeoutMs: 5_000,
+    timeoutMs: 60_000,
     flushIntervalMs: 20,
     version: "1.2.3",
     ...overrides,
@@ -39,7 +39,7 @@ async function trace(
 ): Promise<ReceivedSpan[]> {
   const { observer, lines } = await open(overrides);
   const { traceId } = await runObserved(observer, graph, options);
-  expect(await observer.flush(5_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   await observer.shutdown(1_000);
   expect(lines.filter(({ msg }) => msg.includes("error of its own"))).toEqual([]);
   return receiver.trace(traceId);
@@ -401,7 +401,7 @@ test.each(["otlp", "phoenix"] as const)(
       handler?.["handleToolError"]?.(value, "t");
       observation.end({ status: "error", error: value, output: value });
     }
-    expect(await observer.flush(5_000)).toBe(true);
+    expect(await observer.flush(60_000)).toBe(true);
     await observer.shutdown(1_000);
     expect(receiver.spans).toHaveLength(hostile.length * 4);
     expect(receiver.spans.filter(({ parentSpanId }) => parentSpanId === undefined)).toHaveLength(
@@ -422,7 +422,7 @@ test("a backend that is away: said once, nothing lost", async () => {
   await receiver.until(() => receiver.requests.length > 0);
   await expect.poll(() => observer.status()[0]?.state).toBe("unreachable");
   receiver.status = 200;
-  expect(await observer.flush(10_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   expect(receiver.spans).toHaveLength(2);
   expect(observer.status()[0]).toMatchObject({
     name: "otlp",

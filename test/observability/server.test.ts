@@ -57,7 +57,7 @@ describeDatabases("tracing targets through the server", (databases) => {
           protocol: "http/json",
           headers: {},
           resource: { "service.name": "shop" },
-          timeoutMs: 2_000,
+          timeoutMs: 60_000,
         },
         tracing: { ...base.tracing, traceparent: "parent" },
       },
@@ -193,9 +193,12 @@ describeDatabases("tracing targets through the server", (databases) => {
       input: { input: "x" },
       multitaskStrategy: "enqueue",
     });
-    const during = await scrape();
-    expect(during.get('aegra_runs_active{graph="gate"}')).toBe(1);
-    expect(during.get("aegra_runs_waiting")).toBe(1);
+    // What only the database knows is left out where it takes its time.
+    await eventually(async () => {
+      const during = await scrape();
+      expect(during.get('aegra_runs_active{graph="gate"}')).toBe(1);
+      expect(during.get("aegra_runs_waiting")).toBe(1);
+    });
     gate.release();
     await server.client.runs.join(threadId, running.run_id);
     await server.client.runs.join(threadId, queued.run_id);
@@ -241,7 +244,7 @@ describeDatabases("tracing targets through the server", (databases) => {
           protocol: "http/protobuf",
           headers: {},
           resource: {},
-          timeoutMs: 2_000,
+          timeoutMs: 60_000,
         },
         tracing: { ...testConfig(place).tracing, spool: "memory" },
       },

@@ -36,7 +36,7 @@ async function open(overrides: Partial<TracingOptions> = {}, folder?: string) {
           protocol: "http/protobuf",
           headers: { "x-otlp-key": "otlp-secret" },
           resource: { "service.name": "shop" },
-          timeoutMs: 2_000,
+          timeoutMs: 60_000,
           flushIntervalMs: 20,
         },
       ],
@@ -69,7 +69,7 @@ describe("fan-out", () => {
   test("one run reaches every target, each with its own headers only", async () => {
     const { observer, run } = await open();
     const traceId = await run();
-    expect(await observer.flush(5_000)).toBe(true);
+    expect(await observer.flush(60_000)).toBe(true);
     expect(langfuse.trace(traceId ?? "")).toHaveLength(2);
     expect(otlp.trace(traceId ?? "")).toHaveLength(2);
     expect(langfuse.violations()).toEqual([]);
@@ -97,7 +97,7 @@ describe("fan-out", () => {
     await otlp.until(() => otlp.trace(late ?? "").length === 2);
     expect(langfuse.trace(late ?? "")).toEqual([]);
     langfuse.behave({ kind: "accept" });
-    expect(await observer.flush(10_000)).toBe(true);
+    expect(await observer.flush(60_000)).toBe(true);
     expect(langfuse.trace(late ?? "")).toHaveLength(2);
     expect(otlp.spans).toHaveLength(22);
     await observer.shutdown(1_000);
@@ -175,7 +175,7 @@ describe("opting out", () => {
     expect(observer.place?.(observedRun(about))).toBeUndefined();
     expect(await run(about)).toBeUndefined();
     const other = await run({ metadata: { aegra_trace: true } });
-    expect(await observer.flush(5_000)).toBe(true);
+    expect(await observer.flush(60_000)).toBe(true);
     expect(langfuse.traceIds()).toEqual([other]);
     expect([...new Set(otlp.spans.map(({ traceId }) => traceId))]).toEqual([other]);
     await observer.shutdown(1_000);
@@ -189,7 +189,7 @@ describe("traceparent", () => {
   test("is noted by default", async () => {
     const { observer, run } = await open();
     const traceId = await run({ traceparent });
-    await observer.flush(5_000);
+    await observer.flush(60_000);
     expect(traceId).not.toBe(caller.trace_id);
     const [root] = langfuse.trace(traceId ?? "").filter(({ parentSpanId }) => !parentSpanId);
     expect(root?.attributes["langfuse.trace.metadata.caller_trace_id"]).toBe(caller.trace_id);
@@ -205,7 +205,7 @@ describe("traceparent", () => {
     const place = observer.place?.(about);
     expect(place).toEqual({ trace_id: caller.trace_id, parent_span_id: caller.span_id });
     expect(await run({ ...about, place })).toBe(caller.trace_id);
-    await observer.flush(5_000);
+    await observer.flush(60_000);
     for (const spans of [langfuse.trace(caller.trace_id), otlp.trace(caller.trace_id)]) {
       expect(spans).toHaveLength(2);
       const top = spans.find(({ parentSpanId }) => parentSpanId === caller.span_id);
@@ -225,7 +225,7 @@ describe("traceparent", () => {
       data_type: "BOOLEAN",
       comment: undefined,
     });
-    await observer.flush(5_000);
+    await observer.flush(60_000);
     expect(langfuse.scores).toMatchObject([{ id: "s1", traceId: caller.trace_id }]);
     await observer.shutdown(1_000);
   });
@@ -260,7 +260,7 @@ describe("several Langfuse projects", () => {
     const score = { name: "n", value: 1, data_type: "NUMERIC", comment: undefined } as const;
     await observer.score({ ...score, id: "theirs", run_id: theirs.run_id, place });
     await observer.score({ ...score, id: "ours", run_id: ours.run_id });
-    expect(await observer.flush(5_000)).toBe(true);
+    expect(await observer.flush(60_000)).toBe(true);
     expect(acme.traceIds()).toEqual([theirs.run_id.replaceAll("-", "")]);
     expect(langfuse.traceIds()).toEqual([ours.run_id.replaceAll("-", "")]);
     expect(acme.scores.map(({ id }) => id)).toEqual(["theirs"]);
@@ -286,7 +286,7 @@ describe("several Langfuse projects", () => {
       comment: undefined,
     } as const;
     await observer.score({ ...score, run_id: about.run_id, place });
-    expect(await observer.flush(5_000)).toBe(true);
+    expect(await observer.flush(60_000)).toBe(true);
     expect(langfuse.traceIds()).toEqual([place.trace_id]);
     expect(observer.traceUrl(about.run_id, place)).toBeUndefined();
     expect([...langfuse.scores, ...acme.scores]).toEqual([]);
@@ -327,7 +327,7 @@ describe("several Langfuse projects", () => {
     const { observer, run, lines } = await open({ projects: projectKeys(), route: bad, otlp: [] });
     await run();
     await run();
-    await observer.flush(5_000);
+    await observer.flush(60_000);
     expect(langfuse.traceIds()).toHaveLength(2);
     expect(acme.traceIds()).toEqual([]);
     expect(

@@ -5,12 +5,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Client } from "@langchain/langgraph-sdk";
+import { freePort } from "./free-port.ts";
 import { createClient } from "./server.ts";
 
 const MAIN = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 const MODULES = fileURLToPath(new URL("../../node_modules", import.meta.url));
 /** A cold PGlite on a busy machine. */
-const START_MS = 60_000;
+const START_MS = 100_000;
 
 /** A user's project in a folder of its own, with the packages of this checkout. */
 export async function createProject(files: Record<string, string>): Promise<{
@@ -67,10 +68,13 @@ async function tryChild(
   let output = "";
   child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
   child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
+  // Later than its exit: all that it printed has come.
+  const closed = once(child, "close");
   const url = `http://127.0.0.1:${port}`;
   const deadline = Date.now() + START_MS;
   while (!(await answers(url))) {
     if (child.exitCode !== null) {
+      await closed;
       throw new Error(`The server ended with code ${child.exitCode}:\n${output}`);
     }
     if (Date.now() > deadline) {
@@ -89,6 +93,8 @@ async function tryChild(
       const exited = once(child, "exit");
       child.kill(signal);
       const [code] = (await exited) as [number | null];
+      // Of one that was not asked, processes it had started may still be printing.
+      if (signal !== "SIGKILL") await closed;
       return code;
     },
   };
@@ -100,16 +106,6 @@ async function answers(url: string): Promise<boolean> {
   } catch {
     return false;
   }
-}
-
-async function freePort(): Promise<number> {
-  const { createServer } = await import("node:net");
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  if (typeof address !== "object" || address === null) throw new Error("no port");
-  return address.port;
 }
 
 /** Resolves with the first value of `look` that is not undefined; looks again until then. */

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { gunzipSync } from "node:zlib";
+import { freePort } from "./free-port.ts";
 import { decodeTraces, type ReceivedSpan } from "./langfuse-decode.ts";
 import { formatSpans, type FormatOptions } from "./langfuse-format.ts";
 import { spanViolations, traceViolations } from "./langfuse-rules.ts";
@@ -70,7 +71,7 @@ export interface LangfuseReceiver {
   /** What a real server would drop or misread, of all that came. */
   violations(): string[];
   formatTrace(traceId: string, options?: FormatOptions): string;
-  /** Resolves when `condition` holds; checked whenever something arrives. Rejects after `timeoutMs` (10,000). */
+  /** Resolves when `condition` holds; checked whenever something arrives. Rejects after `timeoutMs` (60,000). */
   until(condition: (receiver: LangfuseReceiver) => boolean, timeoutMs?: number): Promise<void>;
   /** Resolves when the trace's root is there. */
   waitForTrace(traceId: string, timeoutMs?: number): Promise<ReceivedSpan[]>;
@@ -93,7 +94,8 @@ export async function openLangfuseReceiver(
   options: ReceiverOptions = {},
 ): Promise<LangfuseReceiver> {
   const receiver = new Receiver(options);
-  await receiver.listen(options.port ?? 0);
+  // One that is closed and comes back has to find its port free.
+  await receiver.listen(options.port ?? (await freePort()));
   return receiver;
 }
 
@@ -171,7 +173,7 @@ class Receiver implements LangfuseReceiver {
 
   async until(
     condition: (receiver: LangfuseReceiver) => boolean,
-    timeoutMs = 10_000,
+    timeoutMs = 60_000,
   ): Promise<void> {
     if (condition(this)) return;
     await new Promise<void>((resolve, reject) => {

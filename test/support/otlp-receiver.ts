@@ -17,7 +17,7 @@ export interface OtlpReceiver {
   /** What the next requests are answered with; 200 stores. */
   status: number;
   trace(traceId: string): ReceivedSpan[];
-  /** Resolves when `condition` holds. Rejects after `timeoutMs` (10,000). */
+  /** Resolves when `condition` holds. Rejects after `timeoutMs` (60,000). */
   until(condition: () => boolean, timeoutMs?: number): Promise<void>;
   close(): Promise<void>;
 }
@@ -49,7 +49,7 @@ export async function openOtlpReceiver(): Promise<OtlpReceiver> {
     },
     status: 200,
     trace: (traceId) => receiver.spans.filter((span) => span.traceId === traceId),
-    async until(condition, timeoutMs = 10_000) {
+    async until(condition, timeoutMs = 60_000) {
       if (condition()) return;
       await new Promise<void>((resolve, reject) => {
         const check = (): void => {

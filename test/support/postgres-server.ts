@@ -2,11 +2,11 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, readFile, readdir, symlink } from "node:fs/promises";
 import { once } from "node:events";
-import { createServer } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { Client } from "pg";
+import { freePort } from "./free-port.ts";
 
 export interface PostgresServer {
   /** The administrator's URL. */
@@ -105,16 +105,4 @@ async function linkLibraries(): Promise<void> {
       await symlink(basename(source), join(root, target)).catch(() => {});
     }
   }
-}
-
-async function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      const port = typeof address === "object" && address ? address.port : 0;
-      server.close(() => resolve(port));
-    });
-  });
 }

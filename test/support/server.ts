@@ -1,13 +1,14 @@
 import { join } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { pino, type Logger } from "pino";
-import { vi } from "vitest";
 import type { Config } from "../../src/config/schema.ts";
 import type { GraphRegistry } from "../../src/graphs/registry.ts";
 import type { Queryable } from "../../src/storage/database.ts";
 import { openDatabase } from "../../src/storage/open.ts";
 import { openServer, type Server } from "../../src/server.ts";
 import type { TestDatabases } from "./databases.ts";
+
+export { eventually } from "./eventually.ts";
 
 export interface TestServer {
   server: Server;
@@ -46,7 +47,7 @@ export function testConfig(
       sampleRate: 1,
       environment: undefined,
       release: undefined,
-      timeoutMs: 5_000,
+      timeoutMs: 30_000,
       flushAt: 64,
       flushIntervalMs: 50,
       headers: {},
@@ -202,9 +203,4 @@ export async function collect<T>(stream: AsyncIterable<T>): Promise<T[]> {
   const items: T[] = [];
   for await (const item of stream) items.push(item);
   return items;
-}
-
-/** Waits until `check` does not throw any more, and gives what it returned. */
-export function eventually<T>(check: () => T | Promise<T>): Promise<T> {
-  return vi.waitFor(check, { timeout: 20_000, interval: 20 });
 }

@@ -18,6 +18,8 @@ const build = (ms: number, deadly = "") => {
   const node = (name: string) => async () => {
     if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
     if (name === deadly) process.kill(process.pid, "SIGKILL");
+    // Only the slow graph: a process that is to be killed in its second node does not get beyond it.
+    if (ms === 300 && process.env.HOLD === name) await new Promise(() => {});
     return { trail: [name] };
   };
   return new StateGraph(State)

@@ -27,7 +27,7 @@ function send(given: typeof answer): Promise<Delivery> {
   const transport = createHttpTransport({
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
     headers: {},
-    timeoutMs: 5_000,
+    timeoutMs: 60_000,
     contentType: "application/x-protobuf",
   });
   return transport(Buffer.from("x"), new AbortController().signal);
@@ -105,7 +105,7 @@ describe("no answer", () => {
     clearInterval(collecting);
     for (const answer of answers)
       expect(answer).toMatchObject({ kind: "retry", message: "no answer within 300 ms" });
-  }, 10_000);
+  });
 
   it("is not waited for when the sender stops", async () => {
     const stop = new AbortController();
