@@ -80,7 +80,11 @@ describeDatabases("the statements that change a run's status", (databases) => {
       for (const [name, change] of Object.entries(statements)) {
         const lease = await putRun(database, from);
         await change(lease);
-        const to = (await runs.get(lease.run_id, undefined))!.status;
+        const left = await runs.get(lease.run_id, undefined);
+        // What is rolled back before it starts ends like the others, and leaves no row.
+        const isGone = name === "rollback" && from === "pending";
+        expect({ name, from, isGone: left === undefined }).toEqual({ name, from, isGone });
+        const to = left?.status ?? "interrupted";
         if (to !== from) {
           expect({ name, from, to }).toEqual({
             name,

@@ -207,9 +207,10 @@ function toResult(as: Extract<Step, { op: "finish" }>["as"]): RunResult {
 
 /** What the model says of the rows. */
 export function toRows({ runs, threads }: ModelState): { runs: object[]; threads: object[] } {
-  const toRun = ({ steps: _steps, results: _results, ...run }: ModelRun): object => ({
+  const toRun = ({ steps: _steps, results: _results, gone: _gone, ...run }: ModelRun): object => ({
     ...run,
     worker: run.status === "running" ? run.worker : null,
   });
-  return { runs: runs.map((run) => toRun(run)), threads: threads.map((one: ModelThread) => one) };
+  const kept = runs.filter(({ gone }) => !gone);
+  return { runs: kept.map((run) => toRun(run)), threads: threads.map((one: ModelThread) => one) };
 }

@@ -21,6 +21,8 @@ export interface ModelRun {
   readonly steps: readonly number[];
   /** How often a result was written. */
   readonly results: number;
+  /** Whether its row is gone: rolled back before it started. */
+  readonly gone?: boolean;
 }
 
 export interface ModelThread {
@@ -317,7 +319,11 @@ function cancel(state: ModelState, step: Extract<Step, { op: "cancel" }>): Model
   if (run.status === "running") return withRun(state, step.run, { cancel: step.action });
   if (run.status !== "pending") return state;
   const thread = state.threads[run.thread]!;
-  const ended = withRun(state, step.run, { status: "interrupted", results: run.results + 1 });
+  const ended = withRun(state, step.run, {
+    status: "interrupted",
+    results: run.results + 1,
+    gone: step.action === "rollback",
+  });
   return withThread(ended, run.thread, {
     active: thread.active - 1,
     status: thread.active > 1 ? "busy" : thread.resting,
