@@ -3,6 +3,7 @@ import type { AgentStatus, EventFilter, ThreadEvent } from "../protocol/events.t
 import type { RunEvent } from "../protocol/runs.ts";
 import type { RunError, RunRecord } from "../storage/run-record.ts";
 import { fromEventName, isRecord } from "./protocol-events.ts";
+import { isTerminal } from "./run-status.ts";
 import {
   ANSWERED,
   ENDED,
@@ -28,6 +29,34 @@ export function toThreadEvents(piece: ThreadPiece, serialise: Serialise): Thread
   return piece.events.flatMap((event) =>
     run.kwargs.protocol === "v2" ? kept(run, event) : translated(run, event, serialise),
   );
+}
+
+/** The most of a batch that is waited with, in characters of JSON. */
+const MOST_HELD = 4 * 1_024 * 1_024;
+
+/**
+ * A thread's stream as events, in batches. From the first end of a run on, all that is past already comes in one: a
+ * client that reads an end, and nothing after it for a moment, takes the thread for at rest.
+ */
+export async function* toEventBatches(
+  pieces: AsyncGenerator<ThreadPiece, void, void>,
+  serialise: Serialise,
+): AsyncGenerator<ThreadEvent[], void, void> {
+  let held: ThreadEvent[] = [];
+  let size = 0;
+  let holds = false;
+  for await (const piece of pieces) {
+    const isPast = piece.kind !== "quiet" && isTerminal(piece.run.status);
+    holds = isPast && (holds || piece.kind === "ended");
+    for (const event of toThreadEvents(piece, serialise)) {
+      held.push(event);
+      size += event.params.length;
+    }
+    if (held.length === 0 || (holds && size < MOST_HELD)) continue;
+    yield held;
+    held = [];
+    size = 0;
+  }
 }
 
 type Serialise = (value: unknown) => string;

@@ -120,7 +120,7 @@ export class ThreadStreams {
         position = run.stream_position ?? position;
         yield* this.#run(run, {
           seen: position === begun ? Math.max(-1, offset - 2) : -1,
-          past: position <= past && isTerminal(run.status),
+          skipsGone: position <= past && isTerminal(run.status),
           signal,
         });
       }
@@ -131,10 +131,10 @@ export class ThreadStreams {
 
   async *#run(
     run: RunRecord,
-    reader: { seen: number; past: boolean; signal: AbortSignal },
+    reader: { seen: number; skipsGone: boolean; signal: AbortSignal },
   ): AsyncGenerator<ThreadPiece, void, void> {
     const log = this.#options.engine.log(run, reader.seen, reader.signal);
-    let next = reader.past ? await log.next() : undefined;
+    let next = reader.skipsGone ? await log.next() : undefined;
     if (next?.done && !next.value.found) return;
     yield { kind: "started", run };
     for (;;) {

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { CommandCaller, Commands } from "../engine/commands.ts";
 import { parse, toErrorAnswer } from "../engine/commands.ts";
 import { CommandRefusal } from "../engine/command-refusal.ts";
-import { isWanted, seqOf, toThreadEvents, toWire } from "../engine/thread-events.ts";
+import { isWanted, seqOf, toEventBatches, toWire } from "../engine/thread-events.ts";
 import type { ThreadStreams } from "../engine/thread-stream.ts";
 import type { Logger } from "../observability/log.ts";
 import { Command, Reconnect, Unsubscribe, type CommandAnswer } from "../protocol/commands.ts";
@@ -174,11 +174,11 @@ class ProtocolSession implements SocketSession {
   async #pump(visible: Filter | undefined, signal: AbortSignal): Promise<void> {
     const { streams, threadId, serialise } = this.#options;
     const after = Math.min(...[...this.#subscriptions.values()].map(({ cursor }) => cursor));
-    for await (const piece of streams.follow(threadId, { after, filter: visible, signal })) {
-      for (const event of toThreadEvents(piece, serialise)) {
-        if (signal.aborted) return;
-        if (this.#take(event)) await this.#socket.send(toWire(event));
-      }
+    const pieces = streams.follow(threadId, { after, filter: visible, signal });
+    for await (const batch of toEventBatches(pieces, serialise)) {
+      if (signal.aborted) return;
+      const wanted = batch.filter((event) => this.#take(event));
+      if (wanted.length > 0) await this.#socket.send(...wanted.map(toWire));
     }
   }
 

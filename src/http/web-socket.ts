@@ -1,4 +1,6 @@
 import { upgradeWebSocket } from "@hono/node-server";
+import type { IncomingMessage } from "node:http";
+import type { Writable } from "node:stream";
 import type { Context } from "hono";
 import type { WebSocket } from "ws";
 import type { ServerError } from "../errors.ts";
@@ -10,8 +12,8 @@ const MAX_REASON_BYTES = 123;
 
 /** A web socket, as those who talk over it see it. */
 export interface Socket {
-  /** Resolves when the text is on its way, so that a slow peer slows down whoever sends. */
-  send(text: string): Promise<void>;
+  /** Resolves when the texts are on their way, in one piece, so that a slow peer slows down whoever sends. */
+  send(...texts: readonly string[]): Promise<void>;
   close(code: number, reason: string): void;
 }
 
@@ -39,7 +41,7 @@ export async function upgrade(
     let session: SocketSession | undefined;
     return {
       onOpen(_event, { raw }) {
-        const socket = toSocket(raw as unknown as WebSocket);
+        const socket = toSocket(raw as unknown as WebSocket, wireOf(c));
         if (typeof prepared === "function") session = prepared(socket);
         else socket.close(4_000 + prepared.status, prepared.message);
       },
@@ -50,7 +52,12 @@ export async function upgrade(
   return answer ?? new Response(null, { status: 426 });
 }
 
-function toSocket(raw: WebSocket): Socket {
+/** The connection below the web socket. */
+function wireOf(c: Context): Writable | undefined {
+  return (c.env as { incoming?: IncomingMessage } | undefined)?.incoming?.socket;
+}
+
+function toSocket(raw: WebSocket, wire: Writable | undefined): Socket {
   let alive = true;
   raw.on("pong", () => {
     alive = true;
@@ -62,10 +69,19 @@ function toSocket(raw: WebSocket): Socket {
   }, PING_MS);
   raw.on("close", () => clearInterval(ping));
   return {
-    send: (text) =>
+    send: (...texts) =>
       new Promise((resolve) => {
-        // What cannot be sent is followed by the end of the session, which stops the sender.
-        raw.send(text, () => resolve());
+        let left = texts.length;
+        // Else every text is a packet of its own.
+        wire?.cork();
+        for (const text of texts) {
+          // What cannot be sent is followed by the end of the session, which stops the sender.
+          raw.send(text, () => {
+            left -= 1;
+            if (left === 0) resolve();
+          });
+        }
+        wire?.uncork();
       }),
     close: (code, reason) => raw.close(code, toReason(reason)),
   };

@@ -115,6 +115,22 @@ describeDatabases("the v2 protocol", (databases) => {
       await thread.close();
     });
 
+    it("tells one who comes late of every run there was, before it is at rest", async () => {
+      const { client } = server;
+      const { thread_id: threadId } = await client.threads.create();
+      for (let count = 0; count < 8; count += 1)
+        await client.runs.wait(threadId, "five", { input: { input: "x" } });
+      // A reader that is told of an end takes the thread for at rest, if nothing follows at once.
+      for (let times = 0; times < 5; times += 1) {
+        const thread = open("five", threadId);
+        const events = await thread.subscribe({ channels: ["values", "lifecycle"] });
+        const told = (await collect(events)).map(brief);
+        expect(told.filter((event) => event === "completed")).toHaveLength(8);
+        expect(told.at(-1)).toBe("completed");
+        await thread.close();
+      }
+    });
+
     it("takes the answers to several questions at once", async () => {
       const thread = open("twoQuestions");
       const events = await follow(thread);

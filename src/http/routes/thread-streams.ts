@@ -2,7 +2,7 @@ import { z } from "zod";
 import { ServerError } from "../../errors.ts";
 import type { Commands } from "../../engine/commands.ts";
 import type { RunEngine } from "../../engine/runs.ts";
-import { isWanted, toThreadEvents, toWire } from "../../engine/thread-events.ts";
+import { isWanted, toEventBatches, toWire } from "../../engine/thread-events.ts";
 import { toThreadModeEvents } from "../../engine/thread-modes.ts";
 import type { ThreadPiece, ThreadStreams } from "../../engine/thread-stream.ts";
 import type { Logger } from "../../observability/log.ts";
@@ -109,10 +109,8 @@ async function* toProtocolStream(
   serialise: (value: unknown) => string,
 ): AsyncGenerator<ServerSentEvent[], void, void> {
   const since = asked.since ?? 0;
-  for await (const piece of pieces) {
-    const events = toThreadEvents(piece, serialise).filter(
-      (event) => event.seq > since && isWanted(event, asked),
-    );
+  for await (const batch of toEventBatches(pieces, serialise)) {
+    const events = batch.filter((event) => event.seq > since && isWanted(event, asked));
     if (events.length === 0) continue;
     yield events.map((event) => ({
       id: event.event_id,
