@@ -90,7 +90,7 @@ async function compose(
   let graphs = tracedOnce(loaded);
 
   const storage = await openStorage(database, { config, log, closers });
-  await registerSystemAssistants(storage.assistants, graphs);
+  await registerSystemAssistants(storage.assistants, graphs, config.graphs);
   const metrics = createMetrics({
     queueDepth: () => storage.queue.depth(),
     targets: () => tracing.status(),
@@ -200,7 +200,7 @@ async function compose(
       return graphs;
     },
     async replaceGraphs(registry) {
-      await registerSystemAssistants(storage.assistants, registry);
+      await registerSystemAssistants(storage.assistants, registry, config.graphs);
       graphs = tracedOnce(registry);
       types.replace(graphs);
     },

@@ -8,7 +8,7 @@
 import { readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, extname, relative } from "node:path";
 
-import { toModuleReference } from "../config/load.ts";
+import { toModuleReference } from "../config/module-reference.ts";
 import type { Config } from "../config/schema.ts";
 import { loadGraphs } from "../graphs/load.ts";
 import { createGraphRegistry } from "../graphs/registry.ts";

@@ -42,6 +42,8 @@ export interface EnvironmentValues extends TracingEnvironment {
   logPretty: boolean | undefined;
   concurrency: number | undefined;
   graceSeconds: number | undefined;
+  /** JSON: what the graphs' own assistants are configured with. */
+  graphConfigs: string | undefined;
   runTimeoutSeconds: number | undefined;
   traces: {
     spool: "disk" | "database" | "memory" | undefined;
@@ -106,6 +108,7 @@ export function readEnvironment(env: Variables, problems: Problem[]): Environmen
     dataDir: text("AEGRA_DATA_DIR"),
     logLevel: choice("LOG_LEVEL", logLevelSchema.options),
     logPretty: logFormat === undefined ? undefined : logFormat === "pretty",
+    graphConfigs: text("LANGGRAPH_CONFIG"),
     concurrency: number("N_JOBS_PER_WORKER", { min: 1, max: 1000, whole: true }),
     graceSeconds: number("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", { min: 0, max: 3600 }),
     runTimeoutSeconds: number("BG_JOB_TIMEOUT_SECS", { min: 0.001, max: 2_000_000 }),

@@ -5,7 +5,8 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
 import { ServerError } from "../errors.ts";
 import type { Variables } from "./env.ts";
-import { loadConfig, toModuleReference } from "./load.ts";
+import { loadConfig } from "./load.ts";
+import { toModuleReference } from "./module-reference.ts";
 import type { LoadConfigOptions } from "./load.ts";
 import type { Config } from "./schema.ts";
 

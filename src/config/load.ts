@@ -4,6 +4,8 @@ import { addVariables, processEnvironment, readEnvFile, readEnvironment } from "
 import type { EnvironmentValues, Variables } from "./env.ts";
 import { CONFIG_FILES, checkFolder, readConfigFile } from "./file.ts";
 import type { ReadConfigFile } from "./file.ts";
+import { toGraphSpecs } from "./graphs.ts";
+import { toModuleReference } from "./module-reference.ts";
 import { COMMAND_LINE, toStartupError } from "./problems.ts";
 import type { Problem } from "./problems.ts";
 import { logLevelSchema, roleSchema } from "./schema.ts";
@@ -13,12 +15,10 @@ import type {
   Config,
   ConfigFile,
   Flags,
-  GraphSpec,
   HttpConfig,
   LangfuseConfig,
   LangfuseProject,
   LogLevel,
-  ModuleReference,
   Role,
   TracingConfig,
 } from "./schema.ts";
@@ -57,7 +57,7 @@ export async function loadConfig(options: LoadConfigOptions): Promise<Config> {
   const file = isThere ? await readConfigFile(cwd, options.configPath, problems) : undefined;
   const envFiles = isThere ? await loadVariables({ cwd, file, env, problems }) : [];
   const environment = readEnvironment(env, problems);
-  const graphs = toGraphSpecs(file);
+  const graphs = toGraphSpecs(file, environment.graphConfigs, problems);
   if (options.needsGraphs !== false && problems.length === 0 && Object.keys(graphs).length === 0) {
     problems.push(
       file
@@ -201,17 +201,6 @@ function toHttp(http: ConfigFile["http"], base: string): HttpConfig {
   };
 }
 
-/** `"./agent.ts:graph"` as an absolute path and an export; the export is `default` where none is named. */
-export function toModuleReference(reference: string, base: string): ModuleReference {
-  const colon = reference.lastIndexOf(":");
-  // A colon before a slash belongs to the path, such as a drive letter.
-  const named = colon > 0 && !/[/\\]/u.test(reference.slice(colon));
-  return {
-    path: resolve(base, named ? reference.slice(0, colon) : reference),
-    exportName: (named && reference.slice(colon + 1)) || "default",
-  };
-}
-
 /** Adds the variables of the project to `env`; returns the env files, existing or not. */
 async function loadVariables(context: {
   cwd: string;
@@ -260,18 +249,6 @@ function toVariables(
     }
   }
   return variables;
-}
-
-function toGraphSpecs(file: ReadConfigFile | undefined): Record<string, GraphSpec> {
-  const specs: Record<string, GraphSpec> = {};
-  for (const [id, entry] of Object.entries(file?.values.graphs ?? {})) {
-    specs[id] = {
-      id,
-      ...toModuleReference(entry.path, dirname(file?.path ?? "")),
-      ...(entry.description !== undefined && { description: entry.description }),
-    };
-  }
-  return specs;
 }
 
 function readDatabaseUrl(

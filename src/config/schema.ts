@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { RunnableConfig } from "../protocol/common.ts";
 
 /**
  * The configuration: what `aegra.json` (or `langgraph.json`) may say, and what the server works with after
@@ -255,6 +256,13 @@ export interface GraphSpec {
   /** The export that holds the graph. */
   exportName: string;
   description?: string;
+  defaults?: GraphDefaults;
+}
+
+/** What a graph's own assistant is configured with, where the environment says so. */
+export interface GraphDefaults {
+  config: RunnableConfig;
+  context: unknown;
 }
 
 /** An absolute module path and the export to use. */

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { mkdir, readlink, symlink, unlink } from "node:fs/promises";
 import { openProject, type Project } from "../../test/fixtures/project.ts";
-import { toModuleReference } from "../config/load.ts";
+import { toModuleReference } from "../config/module-reference.ts";
 import { loadEmbeddings } from "./embeddings.ts";
 
 let project: Project;

@@ -1,5 +1,6 @@
 import { dirname } from "node:path";
-import { toModuleReference } from "../config/load.ts";
+import { isDeepStrictEqual } from "node:util";
+import { toModuleReference } from "../config/module-reference.ts";
 import type { Config } from "../config/schema.ts";
 import { systemAssistantId } from "../engine/new-run.ts";
 import type { GraphRegistry } from "../graphs/registry.ts";
@@ -72,21 +73,33 @@ export async function openStorage(
   };
 }
 
-/** Makes the assistant that every graph has, where it is not there yet. */
+/**
+ * Makes the assistant that every graph has, where it is not there yet. One that is there gets a new version where the
+ * environment configures it differently.
+ */
 export async function registerSystemAssistants(
   assistants: AssistantRepository,
   graphs: GraphRegistry,
+  specs: Config["graphs"],
 ): Promise<void> {
   for (const id of graphs.ids()) {
-    await assistants.create({
-      assistant_id: systemAssistantId(id),
+    const assistantId = systemAssistantId(id);
+    const { defaults } = specs[id] ?? {};
+    const config = defaults?.config ?? {};
+    const context = defaults?.context ?? {};
+    const created = await assistants.create({
+      assistant_id: assistantId,
       graph_id: id,
       name: id,
       description: graphs.describe(id)?.description ?? null,
-      config: {},
-      context: {},
+      config,
+      context,
       metadata: { created_by: "system" },
     });
+    if (created || !defaults) continue;
+    const there = await assistants.get(assistantId, undefined);
+    const isSame = isDeepStrictEqual([there?.config, there?.context], [config, context]);
+    if (!isSame) await assistants.patch(assistantId, { config, context }, undefined);
   }
 }
 
