@@ -1,18 +1,30 @@
 import type { StateSnapshot } from "@langchain/langgraph";
-import type { StateCheckpoint, StateSelect, ThreadState, ThreadTask } from "../protocol/threads.ts";
+import { isRecord } from "./protocol-events.ts";
+import type {
+  StateCheckpoint,
+  StateSelect,
+  KnownCheckpoint,
+  ThreadState,
+  ThreadTask,
+} from "../protocol/threads.ts";
 
 /** The place in a thread's history that a LangGraph config names; `null` if it names none. */
 export function toStateCheckpoint(config: unknown): StateCheckpoint | null {
+  const checkpoint = toKnownCheckpoint(config);
+  return checkpoint && { checkpoint_id: null, checkpoint_map: null, ...checkpoint };
+}
+
+/** The same, without what the config does not say: a task need not name the checkpoint its state is at. */
+export function toKnownCheckpoint(config: unknown): KnownCheckpoint | null {
   if (typeof config !== "object" || config === null) return null;
   const { configurable } = config as { configurable?: Record<string, unknown> };
   if (typeof configurable?.["thread_id"] !== "string") return null;
-  const text = (key: string): string | null =>
-    typeof configurable[key] === "string" ? configurable[key] : null;
+  const { thread_id, checkpoint_id: id, checkpoint_ns: ns, checkpoint_map: map } = configurable;
   return {
-    thread_id: configurable["thread_id"],
-    checkpoint_id: text("checkpoint_id"),
-    checkpoint_ns: text("checkpoint_ns") ?? "",
-    checkpoint_map: (configurable["checkpoint_map"] as Record<string, unknown> | undefined) ?? null,
+    thread_id,
+    ...(typeof id === "string" && { checkpoint_id: id }),
+    checkpoint_ns: typeof ns === "string" ? ns : "",
+    ...(isRecord(map) && { checkpoint_map: map }),
   };
 }
 
@@ -41,7 +53,7 @@ function toThreadTask(task: StateSnapshot["tasks"][number]): ThreadTask {
     path: task.path,
     error: task.error === undefined || task.error === null ? null : toMessage(task.error),
     interrupts: task.interrupts,
-    checkpoint: nested ? toStateCheckpoint(state.config) : toStateCheckpoint(state),
+    checkpoint: toKnownCheckpoint(nested ? state.config : state),
     state: nested ? toThreadState(state) : null,
     result: resultOf(task),
   };

@@ -25,7 +25,7 @@ import type { RunEngine } from "./runs.ts";
 import {
   emptyThreadState,
   pendingInterrupts,
-  toStateCheckpoint,
+  toKnownCheckpoint,
   toThreadState,
 } from "./thread-state.ts";
 
@@ -100,7 +100,7 @@ export class ThreadStates {
     const written = await this.#write(thread, (graph) =>
       graph.updateState(config, update.values ?? null, update.as_node),
     );
-    return { checkpoint: { ...toStateCheckpoint(written) } };
+    return { checkpoint: { ...toKnownCheckpoint(written) } };
   }
 
   /** Writes what nodes would have in several steps, on a new thread. Throws as `update` does. */

@@ -40,7 +40,7 @@ export interface ObservedRun {
   assistant_version: number;
   /** 1 for the first try; higher when an earlier worker was lost. 0 for a run that never started. */
   attempt: number;
-  /** The attempts before, and how they were left: `lost`, or handed back by a server that was stopping. */
+  /** The attempts before, and how they were left: `lost`, or handed back by a process that could not go on. */
   left_attempts?:
     | readonly { attempt: number; started_at: Date; ended_at: Date; lost: boolean }[]
     | undefined;

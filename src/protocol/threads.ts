@@ -190,10 +190,16 @@ export interface ThreadTask {
   path: unknown;
   error: string | null;
   interrupts: unknown[];
-  checkpoint: StateCheckpoint | null;
+  checkpoint: KnownCheckpoint | null;
   state: ThreadState | null;
   result: unknown;
 }
+
+/** A checkpoint of which only what is known is told. */
+export type KnownCheckpoint = Pick<StateCheckpoint, "thread_id" | "checkpoint_ns"> & {
+  checkpoint_id?: string;
+  checkpoint_map?: Record<string, unknown>;
+};
 
 export interface StateCheckpoint {
   thread_id: string;

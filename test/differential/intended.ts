@@ -209,8 +209,6 @@ const resources: readonly Intended[] = [
       "**/interrupts",
       "**/cancel_reason",
       "**/score",
-      "**/checkpoint_map",
-      "**/checkpoint/checkpoint_id",
       "a thread/empty state/body/metadata",
       "wait without input/state/body/metadata",
     ],

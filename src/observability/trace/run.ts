@@ -208,7 +208,7 @@ function tellOfAttempts(trace: RunTrace, root: Observation, run: ObservedRun): v
           level: "WARNING",
           statusMessage: "the worker was lost; the run goes on from its last checkpoint",
         }
-      : { statusMessage: "its server was stopping; the run goes on from its last checkpoint" };
+      : { statusMessage: "its process could not go on; the run goes on from its last checkpoint" };
     trace.close(note, told, trace.now(endedAt.getTime()));
   }
 }
