@@ -248,3 +248,20 @@ test("scores are idempotent, and wait for Langfuse", async () => {
     { id: "s1", traceId: run.run_id.replaceAll("-", ""), dataType: "BOOLEAN" },
   ]);
 });
+
+test("the key check reads no answer to its end that has none, and tells no key it repeats", async () => {
+  const keys = `${receiver.publicKey}:${receiver.secretKey}`;
+  receiver.behave({ kind: "endless" }, "/api/public/projects");
+  const { observer } = await observe({ timeoutMs: 30_000 });
+  await observer.ready();
+  expect(observer.status()[0]).toMatchObject({ state: "unreachable" });
+  expect(observer.status()[0]?.message).toContain("not Langfuse's");
+  receiver.behave(
+    { kind: "status", status: 200, body: `{"data":[{"id":"p","name":"of ${keys}"}]}` },
+    "/api/public/projects",
+  );
+  const second = await observe();
+  await second.observer.ready();
+  expect(second.observer.status()[0]?.state).toBe("on");
+  expect(second.observer.status()[0]?.message).not.toContain(receiver.secretKey);
+});
