@@ -54,11 +54,13 @@ export function invalidHeader(
 }
 
 /** A name as it can stand in a line; what is no name may be anything. */
-export function quoteName(name: string): string {
+function quoteName(name: string): string {
   return JSON.stringify(name.length > 60 ? `${name.slice(0, 60)}…` : name);
 }
 
-/** Whether a key can be sent: any text in one line without spaces. */
-export function isKey(key: string): boolean {
-  return /^[\u{21}-\u{7e}]+$/u.test(key);
+/** What is wrong with a key that is no single line without spaces, to be read after its name; never tells the key. */
+export function describeKey(key: string): string | undefined {
+  return /^[\u{21}-\u{7e}]+$/u.test(key)
+    ? undefined
+    : "has a character that no key has, such as a space or a line break: copy it anew";
 }

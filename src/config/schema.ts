@@ -1,5 +1,7 @@
 import { z } from "zod";
 
+import { headerProblem } from "./headers.ts";
+
 /**
  * The configuration: what `aegra.json` (or `langgraph.json`) may say, and what the server works with after
  * file, environment and flags have been merged. Each option is described here once.
@@ -106,6 +108,14 @@ const headersSchema = z.record(
   z.string().regex(/^[\w!#$%&'*+.^`|~-]+$/u, "is not the name of a header"),
   z.string().regex(/^[\t\u{20}-\u{7e}\u{80}-\u{ff}]*$/u, "is not the value of a header"),
 );
+
+/** Sent to Langfuse beside the server's own. The problem names a header and does not tell its value. */
+const langfuseHeaders = z.record(z.string(), z.string()).superRefine((headers, context) => {
+  for (const [name, value] of Object.entries(headers)) {
+    const message = headerProblem(name, value, "langfuse");
+    if (message !== undefined) context.addIssue({ code: "custom", path: [name], message });
+  }
+});
 
 /** Webhooks, with the names of the langgraph.json format; `secret` and `allow_private_networks` are ours. */
 const webhooksSchema = z.strictObject({
@@ -214,7 +224,7 @@ export const fileSchema = z.strictObject({
   langfuse: z
     .strictObject({
       mask: moduleReference.optional(),
-      headers: z.record(z.string(), z.string()).optional(),
+      headers: langfuseHeaders.optional(),
       capture: z
         .strictObject({
           input: z.boolean().optional(),

@@ -265,3 +265,19 @@ test("the key check reads no answer to its end that has none, and tells no key i
   expect(second.observer.status()[0]?.state).toBe("on");
   expect(second.observer.status()[0]?.message).not.toContain(receiver.secretKey);
 });
+
+test.each([
+  ["a header that is none", { headers: { "x-proxy": "HDRSECRET\nnext" } }, '"x-proxy"'],
+  ["a header of the server's own", { headers: { "Content-Length": "1" } }, '"Content-Length"'],
+  ["a key that is none", { publicKey: "pk-lf\nHDRSECRET" }, "LANGFUSE_PUBLIC_KEY"],
+])("%s is told by its name, and not as a fault of the network", async (_what, wrong, words) => {
+  const { observer, lines } = await observe(wrong);
+  await observer.ready();
+  const [status] = observer.status();
+  expect(status).toMatchObject({ state: "misconfigured" });
+  expect(status?.message).toContain(words);
+  const told = JSON.stringify([status, lines]);
+  expect(told).not.toContain("HDRSECRET");
+  expect(told).not.toContain("network");
+  expect(receiver.requests).toEqual([]);
+});

@@ -156,3 +156,20 @@ test("spans of which an accepted request takes none are dead letters", async () 
   for (const line of said) expect(line).toMatch(each);
   expect(said.length).toBeGreaterThan(0);
 });
+
+test("a dead letter does not hold the credentials that its answer repeats", async () => {
+  const observer = await observe({ headers: { "x-proxy-key": "proxy-secret" } });
+  const basic = Buffer.from(`${receiver.publicKey}:${receiver.secretKey}`).toString("base64");
+  receiver.behave({
+    kind: "status",
+    status: 400,
+    body: `{"authorization":"Basic ${basic}","x-proxy-key":"proxy-secret"}`,
+  });
+  observer.startRun(observedRun()).end({ status: "success", output: "done" });
+  expect(await observer.flush(10_000)).toBe(true);
+  const [path = ""] = await listDeadLetters(join(folder, "langfuse", "spans-dead-letters"));
+  const { answer } = await readDeadLetter(path);
+  expect(answer).toBe('HTTP 400: {"authorization":"<redacted>","x-proxy-key":"<redacted>"}');
+  const told = `${await spooled()}${JSON.stringify(observer.status())}`;
+  for (const secret of [basic, "proxy-secret"]) expect(told).not.toContain(secret);
+});
