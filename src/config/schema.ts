@@ -332,7 +332,7 @@ export interface TracingConfig {
   /** What may wait, on disk per process and target, in the database per target; past it the oldest traces go. */
   maxBytes: number;
   maxAgeMs: number;
-  /** A larger span is given up. */
+  /** A larger span is cut; what is too large even so is given up. */
   maxRecordBytes: number;
   /** Waits for the disk after every write: safe against power loss, and slower. */
   fsync: boolean;

@@ -32,6 +32,8 @@ export interface LangfuseDeps {
   log: Logger;
   /** Where traces wait; in memory without it. */
   spool?: Spool | undefined;
+  /** The largest record the spool takes; a larger span is cut. Default 16 MB. */
+  maxRecordBytes?: number | undefined;
   /** Who knows what became of a run, for roots that wait for its result. */
   superseded?: AskSuperseded | undefined;
   /** Shared with other targets, so that all together leave turns of the event loop to others. */
@@ -112,6 +114,8 @@ class LangfuseObserver implements Observer {
       spans: createSpanFactory(packages, {
         scope: SCOPE,
         onSpan: (span) => this.#sender.put(span),
+        maxBytes: deps.maxRecordBytes,
+        onCut: (what) => notice("cut", what),
       }),
       recorded: () => this.#sender.recorded(),
       settle: (root, stored) => this.#sender.settle(root, stored),

@@ -58,6 +58,8 @@ export interface OtlpDeps {
   log: Logger;
   /** Where traces wait; in memory without it. */
   spool?: Spool | undefined;
+  /** The largest record the spool takes; a larger span is cut. Default 16 MB. */
+  maxRecordBytes?: number | undefined;
   /** Who knows what became of a run, for roots that wait for its result. */
   superseded?: AskSuperseded | undefined;
   /** Shared with other targets, so that all together leave turns of the event loop to others. */
@@ -111,6 +113,8 @@ class OtlpObserver implements Observer {
       spans: createSpanFactory(packages, {
         scope,
         onSpan: (span) => this.#sender.put(span),
+        maxBytes: deps.maxRecordBytes,
+        onCut: (what) => this.#notices.notice("cut", what),
         encode: config.protocol === "http/json" ? encodeJsonSpan : createSpanEncoder(),
       }),
       recorded: () => this.#sender.recorded(),
