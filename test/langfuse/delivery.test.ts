@@ -281,3 +281,22 @@ test.each([
   expect(told).not.toContain("network");
   expect(receiver.requests).toEqual([]);
 });
+
+test("no trace is said to go anywhere before one has", async () => {
+  receiver.behave({ kind: "hang" });
+  const { observer } = await observe({ timeoutMs: 60_000 });
+  await observer.ready();
+  const message = (): string => observer.status()[0]?.message ?? "";
+  const before = `Traces will go to the project "Test project" at ${receiver.url}; none has been accepted yet.`;
+  expect(message()).toBe(before);
+  spend(observer);
+  await receiver.until((self) => self.attempts() > 0);
+  expect(observer.status()[0]).toMatchObject({ state: "on" });
+  expect(message()).toBe(before);
+  receiver.behave({ kind: "accept" });
+  const { observer: second } = await observe();
+  await second.ready();
+  spend(second);
+  expect(await second.flush(10_000)).toBe(true);
+  expect(second.status()[0]?.message).toMatch(/^Traces go to the project "Test project"/);
+});

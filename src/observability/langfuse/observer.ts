@@ -1,7 +1,13 @@
 import type { Logger } from "pino";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
-import { closeSenders, createNotices, refusals, type Notices } from "../delivery/notices.ts";
+import {
+  closeSenders,
+  createNotices,
+  describeOn,
+  refusals,
+  type Notices,
+} from "../delivery/notices.ts";
 import type { AskSuperseded } from "../delivery/record.ts";
 import { createHttpTransport, type TransportOptions } from "../delivery/transport.ts";
 import { within } from "../delivery/within.ts";
@@ -231,9 +237,7 @@ class LangfuseObserver implements Observer {
     const name = this.#check?.kind === "ok" ? this.#check.projectName : undefined;
     const { host } = this.#settings;
     const where = name === undefined ? host : `the project "${name}" at ${host}`;
-    return this.#sender.state === "recovering"
-      ? `Traces go to ${where} again; what waited is being sent.`
-      : `Traces go to ${where}.`;
+    return describeOn(where, this.#sender.state);
   }
 
   async #checkKeys(): Promise<void> {

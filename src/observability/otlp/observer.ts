@@ -1,5 +1,11 @@
 import type { Logger } from "pino";
-import { closeSenders, createNotices, refusals, type Notices } from "../delivery/notices.ts";
+import {
+  closeSenders,
+  createNotices,
+  describeOn,
+  refusals,
+  type Notices,
+} from "../delivery/notices.ts";
 import type { AskSuperseded } from "../delivery/record.ts";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
@@ -153,12 +159,9 @@ class OtlpObserver implements Observer {
     const title = TITLES[this.#config.name];
     const host = hostOf(this.#config.url);
     const told: Record<DeliveryState, Pick<ObserverStatus, "state" | "message">> = {
-      idle: { state: "on", message: `Traces go to ${title} at ${host}.` },
-      up: { state: "on", message: `Traces go to ${title} at ${host}.` },
-      recovering: {
-        state: "on",
-        message: `Traces go to ${title} at ${host} again; what waited is being sent.`,
-      },
+      idle: { state: "on", message: describeOn(`${title} at ${host}`, state) },
+      up: { state: "on", message: describeOn(`${title} at ${host}`, state) },
+      recovering: { state: "on", message: describeOn(`${title} at ${host}`, state) },
       down: {
         state: "unreachable",
         message: `${capital(title)} at ${host} does not accept traces now (${lastError}). They wait and are tried again.`,
