@@ -99,6 +99,15 @@ it("tells the name of a header that cannot be sent, never its value", async () =
     expect(reasonOf(error, 1_000)).not.toContain("HDRSECRET");
 });
 
+it("tells whose header it is that cannot be read", async () => {
+  const address = await listen((_request, response) => {
+    response.socket?.end("HTTP/1.1 200 OK\r\nno header\r\n\r\n");
+  });
+  const { message } = (await send(`http://${address}/`)) as { message: string };
+  expect(message).toMatch(/response/i);
+  expect(message).not.toContain("of the request");
+});
+
 it("says in words, and in one line, that there is no TLS", async () => {
   const address = await listen((_request, response) => response.end("{}"));
   const answer = await send(`https://${address}/`);

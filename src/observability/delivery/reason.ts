@@ -25,8 +25,9 @@ export function reasonOf(error: unknown, timeoutMs: number, withhold?: Withhold)
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
   if (WORDS[code] !== undefined) return WORDS[code];
   const said = (cause instanceof Error && (cause.message || code)) || error.message;
-  // These sentences quote the value, and the value of a header may be a key.
-  if (/\bheaders?\b|ByteString/i.test(said) && !code.startsWith("UND_ERR_HEADERS"))
+  // What fetch says of a header before it asks for anything quotes the value, which may be a key.
+  const early = code === "" || code === "UND_ERR_INVALID_ARG";
+  if (early && /\bheaders?\b|ByteString/i.test(said))
     return "a header of the request cannot be sent";
   return toLine(said, withhold);
 }

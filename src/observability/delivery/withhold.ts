@@ -6,6 +6,8 @@ export type Withhold = (text: string) => string;
 const REDACTED = "<redacted>";
 /** Shorter values are no secrets, and would be found in any text. */
 const SHORTEST = 4;
+/** A part of a value, such as one of several cookies, is a secret of its own where it is as long as one. */
+const SHORTEST_PART = 8;
 /** Headers whose values everybody may know. */
 const TOLD = /^(?:accept|content-.*|user-agent|x-langfuse-(?:ingestion-version|sdk-.*))$/i;
 
@@ -26,7 +28,8 @@ export function createWithhold(headers: Readonly<Record<string, string>>): Withh
 
 function partsOf(value: string): string[] {
   const [, scheme = "", token = ""] = /^(\S+)\s+(\S.*)$/s.exec(value) ?? [];
-  if (scheme.toLowerCase() !== "basic") return [token];
+  const parts = value.split(/[\s,;=]+/).filter((part) => part.length >= SHORTEST_PART);
+  if (scheme.toLowerCase() !== "basic") return [token, ...parts];
   const pair = Buffer.from(token, "base64").toString();
   const colon = pair.indexOf(":");
   return [token, pair, ...(colon < 0 ? [] : [pair.slice(0, colon), pair.slice(colon + 1)])];
@@ -42,5 +45,7 @@ function formsOf(secret: string): string[] {
     Buffer.from(secret).toString("base64url"),
     encodeURIComponent(wellFormed(secret)),
     JSON.stringify(secret).slice(1, -1),
+    // As some write a slash in JSON.
+    secret.replaceAll("/", "\\/"),
   ];
 }
