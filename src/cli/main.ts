@@ -100,8 +100,18 @@ function refuse(message: string): never {
   process.exit(WRONG_USAGE);
 }
 
+/** A number below zero is the value of the option before it, which the parser takes for an option of its own. */
+function joinNegative(args: readonly string[]): string[] {
+  return args.flatMap((arg, index) => {
+    const isValue = (at: number): boolean =>
+      /^-\d/u.test(args[at] ?? "") && /^--[a-z-]+$/u.test(args[at - 1] ?? "");
+    if (isValue(index)) return [];
+    return isValue(index + 1) ? [`${arg}=${args[index + 1]}`] : [arg];
+  });
+}
+
 try {
-  const { options } = cli.parse(process.argv, { run: false });
+  const { options } = cli.parse(joinNegative(process.argv), { run: false });
   // Which of them is meant nobody can tell; the parser would hand on a list, which is no value at all.
   const twice = Object.keys(options).find((name) => name !== "--" && Array.isArray(options[name]));
   if (twice !== undefined) {

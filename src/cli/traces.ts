@@ -100,8 +100,11 @@ async function flush(config: Config, spool: TraceSpool, timeoutMs: number): Prom
     const unsent = await spool.left();
     const left = Math.max(taken, unsent);
     print(`${sent} sent, ${left} left.`);
-    for (const { name, last_error: error } of statuses)
+    for (const { name, last_error: error, delivery } of statuses) {
       if (error !== undefined) print(`  ${name}: ${error}`);
+      const scores = delivery?.scores?.last_error;
+      if (scores !== undefined) print(`  ${name}, scores: ${scores}`);
+    }
     if (unsent > taken) {
       const late = `The time was over before ${unsent - taken} of them were taken over: --timeout takes more seconds.`;
       print(`  ${spool.problem() ?? late}`);

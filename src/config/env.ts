@@ -1,6 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { parseEnv } from "node:util";
 
+import { describeNoUrl } from "./addresses.ts";
+import { describeKey, invalidHeader } from "./headers.ts";
 import type { Problem } from "./problems.ts";
 import { logLevelSchema, roleSchema, spoolSchema } from "./schema.ts";
 import type { LogLevel, OtlpTarget, Role } from "./schema.ts";
@@ -135,8 +137,8 @@ export function readTracingEnvironment(env: Variables, problems: Problem[]): Tra
   return {
     langfuse: {
       enabled,
-      publicKey: text("LANGFUSE_PUBLIC_KEY"),
-      secretKey: text("LANGFUSE_SECRET_KEY"),
+      publicKey: tracing.key("LANGFUSE_PUBLIC_KEY"),
+      secretKey: tracing.key("LANGFUSE_SECRET_KEY"),
       host: first(LANGFUSE_HOSTS, (name) => tracing.url(name, ["http:", "https:"])),
       sampleRate: tracing.number("LANGFUSE_SAMPLE_RATE", { min: 0, max: 1 }),
       environment: text("LANGFUSE_TRACING_ENVIRONMENT"),
@@ -188,8 +190,8 @@ function readOtlpTarget(reader: Reader): OtlpTarget {
       `${endpoint.replace(/\/+$/u, "")}/v1/traces`,
     protocol: protocol === "http/json" ? "http/json" : "http/protobuf",
     headers: {
-      ...reader.pairs(`${OTLP}_HEADERS`),
-      ...reader.pairs(`${OTLP}_TRACES_HEADERS`),
+      ...reader.headers(`${OTLP}_HEADERS`),
+      ...reader.headers(`${OTLP}_TRACES_HEADERS`),
     },
     resource: readResource(reader),
     timeoutMs:
@@ -203,7 +205,7 @@ function readOtlpTarget(reader: Reader): OtlpTarget {
 function readPhoenixTarget(reader: Reader): OtlpTarget {
   const endpoint =
     reader.url("PHOENIX_COLLECTOR_ENDPOINT", ["http:", "https:"]) ?? "http://localhost:6006";
-  const key = reader.text("PHOENIX_API_KEY");
+  const key = reader.key("PHOENIX_API_KEY");
   const project = reader.text("PHOENIX_PROJECT_NAME");
   const base = endpoint.replace(/\/+$/u, "");
   return {
@@ -228,28 +230,44 @@ type Reader = ReturnType<typeof createReader>;
 
 /** Readers of single variables: `undefined` for an unset or empty one, a problem for a wrong one. */
 function createReader(env: Variables, problems: Problem[]) {
-  const text = (name: string): string | undefined => env[name]?.trim() || undefined;
+  const text = (name: string): string | undefined => {
+    const value = env[name]?.trim() ?? "";
+    return (name.startsWith("LANGFUSE_") ? unquote(value) : value) || undefined;
+  };
   const refuse = (name: string, message: string): undefined => {
     problems.push({ source: "environment", key: name, message });
+  };
+  /** `a=1,b=2`, percent-encoded. The values are not repeated in the problem: they may be credentials. */
+  const pairs = (name: string): Record<string, string> => {
+    const found: Record<string, string> = {};
+    for (const pair of (text(name) ?? "").split(",")) {
+      if (pair.trim() === "") continue;
+      const [key = "", ...rest] = pair.split("=");
+      try {
+        const value = decodeURIComponent(rest.join("=").trim());
+        if (key.trim() === "" || rest.length === 0) throw new URIError("no value");
+        found[decodeURIComponent(key.trim())] = value;
+      } catch {
+        refuse(name, "must look like name=value,other=value, with percent-encoded values");
+      }
+    }
+    return found;
   };
   return {
     text,
     refuse,
-    /** `a=1,b=2`, percent-encoded. The values are not repeated in the problem: they may be credentials. */
-    pairs: (name: string): Record<string, string> => {
-      const pairs: Record<string, string> = {};
-      for (const pair of (text(name) ?? "").split(",")) {
-        if (pair.trim() === "") continue;
-        const [key = "", ...rest] = pair.split("=");
-        try {
-          const value = decodeURIComponent(rest.join("=").trim());
-          if (key.trim() === "" || rest.length === 0) throw new URIError("no value");
-          pairs[decodeURIComponent(key.trim())] = value;
-        } catch {
-          refuse(name, "must look like name=value,other=value, with percent-encoded values");
-        }
-      }
-      return pairs;
+    pairs,
+    /** Pairs that are headers; one that cannot be sent is named, and its value is not. */
+    headers: (name: string): Record<string, string> => {
+      const headers = pairs(name);
+      const problem = invalidHeader(headers);
+      if (problem !== undefined) refuse(name, `cannot be sent: ${problem}`);
+      return headers;
+    },
+    key: (name: string): string | undefined => {
+      const value = text(name);
+      const problem = value === undefined ? undefined : describeKey(value);
+      return problem === undefined ? value : refuse(name, problem);
     },
     truth: (name: string): boolean | undefined => {
       const value = text(name)?.toLowerCase();
@@ -275,17 +293,25 @@ function createReader(env: Variables, problems: Problem[]) {
       const found = choices.find((choice) => choice === value);
       return found ?? refuse(name, `must be one of ${choices.join(", ")}, not "${value}"`);
     },
-    /** The value is not repeated in the problem: a URL may hold a password. */
+    /** The value is not repeated in the problem, where it may hold a password. */
     url: (name: string, schemes: string[]): string | undefined => {
       const value = text(name);
       if (value === undefined) return undefined;
       if (URL.canParse(value) && schemes.includes(new URL(value).protocol)) return value;
+      if (schemes.includes("https:")) return refuse(name, describeNoUrl(value));
       return refuse(
         name,
         `must be a URL that begins with ${schemes.map((s) => `${s}//`).join(" or ")}`,
       );
     },
   };
+}
+
+/** A value without the quotes around it: `docker run --env-file` leaves them, other readers of such files do not. */
+export function unquote(value: string): string {
+  const [quote = ""] = value;
+  const quoted = /["']/u.test(quote) && value.length > 1 && value.endsWith(quote);
+  return quoted ? value.slice(1, -1).trim() : value;
 }
 
 function first<T>(names: string[], read: (name: string) => T | undefined): T | undefined {

@@ -1,10 +1,12 @@
 import { dirname, resolve } from "node:path";
 
+import { toLangfuseBase } from "./addresses.ts";
 import { addVariables, processEnvironment, readEnvFile, readEnvironment } from "./env.ts";
 import type { EnvironmentValues, Variables } from "./env.ts";
 import { CONFIG_FILES, checkFolder, readConfigFile } from "./file.ts";
 import type { ReadConfigFile } from "./file.ts";
 import { toGraphSpecs } from "./graphs.ts";
+import { toProjects } from "./langfuse.ts";
 import { toModuleReference } from "./module-reference.ts";
 import { COMMAND_LINE, toStartupError } from "./problems.ts";
 import type { Problem } from "./problems.ts";
@@ -17,7 +19,6 @@ import type {
   Flags,
   HttpConfig,
   LangfuseConfig,
-  LangfuseProject,
   LogLevel,
   Role,
   TracingConfig,
@@ -344,7 +345,7 @@ function toLangfuse(
 ): LangfuseConfig {
   const values = file?.values.langfuse ?? {};
   const base = dirname(file?.path ?? "");
-  const host = (environment.host ?? DEFAULT_LANGFUSE_HOST).replace(/\/+$/u, "");
+  const host = toLangfuseBase(environment.host ?? DEFAULT_LANGFUSE_HOST);
   return {
     ...environment,
     host,
@@ -359,43 +360,4 @@ function toLangfuse(
     route: values.route === undefined ? undefined : toModuleReference(values.route, base),
     projects: environment.enabled && file ? toProjects(file, host, context) : {},
   };
-}
-
-/** The further projects, with their keys looked up. A variable that is not set is a problem. */
-function toProjects(
-  file: ReadConfigFile,
-  defaultHost: string,
-  { env, problems }: { env: Variables; problems: Problem[] },
-): Record<string, LangfuseProject> {
-  const projects: Record<string, LangfuseProject> = {};
-  for (const [name, project] of Object.entries(file.values.langfuse?.projects ?? {})) {
-    const resolve = (key: "public_key" | "secret_key" | "host"): string => {
-      const value = project[key] ?? "";
-      const [, variable] = /^\$\{([A-Za-z_]\w*)\}$/u.exec(value) ?? [];
-      if (variable === undefined) return value;
-      const found = env[variable]?.trim() ?? "";
-      if (found === "") {
-        problems.push({
-          source: file.path,
-          key: `langfuse.projects.${name}.${key}`,
-          message: `names the variable ${variable}, which is not set`,
-        });
-      }
-      return found;
-    };
-    const host = project.host === undefined ? defaultHost : resolve("host");
-    if (host !== "" && !/^https?:\/\//u.test(host)) {
-      problems.push({
-        source: file.path,
-        key: `langfuse.projects.${name}.host`,
-        message: "must be a URL that begins with http:// or https://",
-      });
-    }
-    projects[name] = {
-      publicKey: resolve("public_key"),
-      secretKey: resolve("secret_key"),
-      host: host.replace(/\/+$/u, ""),
-    };
-  }
-  return projects;
 }

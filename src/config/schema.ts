@@ -1,6 +1,8 @@
 import { z } from "zod";
 import type { RunnableConfig } from "../protocol/common.ts";
 
+import { headerProblem } from "./headers.ts";
+
 /**
  * The configuration: what `aegra.json` (or `langgraph.json`) may say, and what the server works with after
  * file, environment and flags have been merged. Each option is described here once.
@@ -107,6 +109,14 @@ const headersSchema = z.record(
   z.string().regex(/^[\w!#$%&'*+.^`|~-]+$/u, "is not the name of a header"),
   z.string().regex(/^[\t\u{20}-\u{7e}\u{80}-\u{ff}]*$/u, "is not the value of a header"),
 );
+
+/** Sent to Langfuse beside the server's own. The problem names a header and does not tell its value. */
+const langfuseHeaders = z.record(z.string(), z.string()).superRefine((headers, context) => {
+  for (const [name, value] of Object.entries(headers)) {
+    const message = headerProblem(name, value, "langfuse");
+    if (message !== undefined) context.addIssue({ code: "custom", path: [name], message });
+  }
+});
 
 /** Webhooks, with the names of the langgraph.json format; `secret` and `allow_private_networks` are ours. */
 const webhooksSchema = z.strictObject({
@@ -215,7 +225,7 @@ export const fileSchema = z.strictObject({
   langfuse: z
     .strictObject({
       mask: moduleReference.optional(),
-      headers: z.record(z.string(), z.string()).optional(),
+      headers: langfuseHeaders.optional(),
       capture: z
         .strictObject({
           input: z.boolean().optional(),
@@ -330,7 +340,7 @@ export interface TracingConfig {
   /** What may wait, on disk per process and target, in the database per target; past it the oldest traces go. */
   maxBytes: number;
   maxAgeMs: number;
-  /** A larger span is given up. */
+  /** A larger span is cut; what is too large even so is given up. */
   maxRecordBytes: number;
   /** Waits for the disk after every write: safe against power loss, and slower. */
   fsync: boolean;

@@ -42,7 +42,12 @@ export async function loadConfiguredTracing(
       traceparent: config.tracing.traceparent,
       version: deps.version,
     },
-    { log: deps.log, spool: toSpool(config, deps.outbox), superseded: deps.superseded },
+    {
+      log: deps.log,
+      spool: toSpool(config, deps.outbox),
+      maxRecordBytes: config.tracing.maxRecordBytes,
+      superseded: deps.superseded,
+    },
   );
 }
 

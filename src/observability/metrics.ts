@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { addQueueMetrics, type QueueDepth } from "./queue-metrics.ts";
+import { addTracingMetrics } from "./tracing-metrics.ts";
 import { addWebhookMetrics, type WebhookNumbers } from "./webhook-metrics.ts";
 import {
   createNoopObserver,
@@ -121,89 +122,6 @@ function createRunMetrics(registers: Registry[]): Observer {
       };
     },
   };
-}
-
-/** What each number of a target is, read from its status at every scrape. */
-const TARGET_NUMBERS: readonly {
-  name: string;
-  help: string;
-  kind: "counter" | "gauge";
-  read: (status: ObserverStatus) => number | undefined;
-}[] = [
-  {
-    name: "aegra_trace_spans_made_total",
-    help: "Spans made for a target.",
-    kind: "counter",
-    read: ({ spans }) => spans.made,
-  },
-  {
-    name: "aegra_trace_spans_exported_total",
-    help: "Spans the target has accepted.",
-    kind: "counter",
-    read: ({ spans }) => spans.sent,
-  },
-  {
-    name: "aegra_trace_spans_waiting",
-    help: "Spans that are not delivered yet.",
-    kind: "gauge",
-    read: ({ spans }) => spans.pending,
-  },
-  {
-    name: "aegra_trace_spans_dropped_total",
-    help: "Spans given up: no room, too old, or refused for good.",
-    kind: "counter",
-    read: ({ spans }) => spans.dropped,
-  },
-  {
-    name: "aegra_trace_spans_failed_total",
-    help: "Spans the target refused for good, kept as dead letters; they count as dropped too.",
-    kind: "counter",
-    read: ({ delivery }) => delivery?.dead_lettered,
-  },
-  {
-    name: "aegra_trace_spans_retried_total",
-    help: "Spans put into a further request because one failed.",
-    kind: "counter",
-    read: ({ delivery }) => delivery?.retried,
-  },
-  {
-    name: "aegra_trace_bytes_waiting",
-    help: "Bytes of the spans that are not delivered yet.",
-    kind: "gauge",
-    read: ({ delivery }) => delivery?.pending_bytes,
-  },
-  {
-    name: "aegra_trace_oldest_waiting_seconds",
-    help: "Age of the oldest span that is not delivered yet.",
-    kind: "gauge",
-    read: ({ delivery }) =>
-      delivery === undefined ? undefined : (delivery.oldest_ms ?? 0) / 1_000,
-  },
-  {
-    name: "aegra_trace_target_up",
-    help: "1 while traces can be sent to the target, 0 while they cannot.",
-    kind: "gauge",
-    read: ({ state }) => (state === "on" ? 1 : 0),
-  },
-];
-
-function addTracingMetrics(registers: Registry[], targets: MetricsOptions["targets"]): void {
-  for (const { name, help, kind, read } of TARGET_NUMBERS) {
-    const Kind = kind === "counter" ? Counter : Gauge;
-    void new Kind({
-      name,
-      help,
-      labelNames: ["target"],
-      registers,
-      collect() {
-        this.reset();
-        for (const status of targets()) {
-          const value = read(status);
-          if (value !== undefined) this.inc({ target: status.name }, value);
-        }
-      },
-    });
-  }
 }
 
 /** A few numbers of the process. prom-client's own set installs observers that nothing ever removes. */

@@ -160,27 +160,33 @@ export interface ObserverStatus {
   spans: { made: number; sent: number; pending: number; dropped: number };
   last_error: string | undefined;
   /** How delivery goes, where there is any. */
-  delivery?: DeliveryStatus;
+  delivery?: DeliveryStatus | undefined;
 }
 
-/** How delivery to one target goes; counts are since the start of the process. */
-export interface DeliveryStatus {
-  /** Where spans wait: files or a table, which outlive the process, or memory. */
-  spool: "disk" | "database" | "memory";
+/** How one stream of records goes to a target; counts are since the start of the process. */
+export interface StreamStatus {
   pending_bytes: number;
-  /** Age of the oldest span that waits, in milliseconds. */
+  /** Age of the oldest record that waits, in milliseconds. */
   oldest_ms: number | undefined;
   last_success_at: string | undefined;
   last_error_at: string | undefined;
-  /** Spans put into a further request. */
+  /** Records put into a further request. */
   retried: number;
-  /** Spans the target will not take, kept in files. They count as dropped too. */
+  /** Records the target will not take, kept as dead letters. They count as dropped too. */
   dead_lettered: number;
-  /** Spans of another process that was killed or stopped. */
+  /** Records of another process that was killed or stopped, and dead letters that were put back. */
   adopted: number;
-  /** Files of a killed process that ended in half a span, or could not be read. */
+  /** Files of a killed process that ended in half a record, or could not be read. */
   torn: number;
-  scores?: { made: number; sent: number; pending: number; dropped: number };
+}
+
+/** How delivery to one target goes: that of spans, and that of scores where there are any. */
+export interface DeliveryStatus extends StreamStatus {
+  /** Where records wait: files or a table, which outlive the process, or memory. */
+  spool: "disk" | "database" | "memory";
+  scores?:
+    | (StreamStatus & ObserverStatus["spans"] & { last_error: string | undefined })
+    | undefined;
 }
 
 /**

@@ -50,6 +50,8 @@ export interface TracingDeps {
   log: Logger;
   /** Where traces wait; in memory without it. */
   spool?: Spool | undefined;
+  /** The largest record the spool takes; a larger span is cut. Default 16 MB. */
+  maxRecordBytes?: number | undefined;
   /** Who knows what became of a run, for roots that wait for its result. */
   superseded?: AskSuperseded | undefined;
 }

@@ -93,6 +93,8 @@ describe("the command line", () => {
     ["start", "--processes", "0"],
     ["start", "--processes", "257"],
     ["traces", "flush", "--timeout", "abc"],
+    ["traces", "flush", "--timeout", "-1"],
+    ["start", "--workers", "-1"],
   ])("ends with 2 for a wrong value: %s %s %s", async (...args) => {
     const wrong = args.findLast((arg) => arg.startsWith("--"));
     expect(await refusal(args, {}, 2)).toContain(`${wrong} must be`);

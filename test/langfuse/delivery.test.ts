@@ -250,3 +250,55 @@ test("scores are idempotent, and wait for Langfuse", async () => {
     { id: "s1", traceId: run.run_id.replaceAll("-", ""), dataType: "BOOLEAN" },
   ]);
 });
+
+test("the key check reads no answer to its end that has none, and tells no key it repeats", async () => {
+  const keys = `${receiver.publicKey}:${receiver.secretKey}`;
+  receiver.behave({ kind: "endless" }, "/api/public/projects");
+  const { observer } = await observe({ timeoutMs: 30_000 });
+  await observer.ready();
+  expect(observer.status()[0]).toMatchObject({ state: "unreachable" });
+  expect(observer.status()[0]?.message).toContain("not Langfuse's");
+  receiver.behave(
+    { kind: "status", status: 200, body: `{"data":[{"id":"p","name":"of ${keys}"}]}` },
+    "/api/public/projects",
+  );
+  const second = await observe();
+  await second.observer.ready();
+  expect(second.observer.status()[0]?.state).toBe("on");
+  expect(second.observer.status()[0]?.message).not.toContain(receiver.secretKey);
+});
+
+test.each([
+  ["a header that is none", { headers: { "x-proxy": "HDRSECRET\nnext" } }, '"x-proxy"'],
+  ["a header of the server's own", { headers: { "Content-Length": "1" } }, '"Content-Length"'],
+  ["a key that is none", { publicKey: "pk-lf\nHDRSECRET" }, "LANGFUSE_PUBLIC_KEY"],
+])("%s is told by its name, and not as a fault of the network", async (_what, wrong, words) => {
+  const { observer, lines } = await observe(wrong);
+  await observer.ready();
+  const [status] = observer.status();
+  expect(status).toMatchObject({ state: "misconfigured" });
+  expect(status?.message).toContain(words);
+  const told = JSON.stringify([status, lines]);
+  expect(told).not.toContain("HDRSECRET");
+  expect(told).not.toContain("network");
+  expect(receiver.requests).toEqual([]);
+});
+
+test("no trace is said to go anywhere before one has", async () => {
+  receiver.behave({ kind: "hang" });
+  const { observer } = await observe({ timeoutMs: 60_000 });
+  await observer.ready();
+  const message = (): string => observer.status()[0]?.message ?? "";
+  const before = `Traces will go to the project "Test project" at ${receiver.url}; none has been accepted yet.`;
+  expect(message()).toBe(before);
+  spend(observer);
+  await receiver.until((self) => self.attempts() > 0);
+  expect(observer.status()[0]).toMatchObject({ state: "on" });
+  expect(message()).toBe(before);
+  receiver.behave({ kind: "accept" });
+  const { observer: second } = await observe();
+  await second.ready();
+  spend(second);
+  expect(await second.flush(10_000)).toBe(true);
+  expect(second.status()[0]?.message).toMatch(/^Traces go to the project "Test project"/);
+});

@@ -157,3 +157,43 @@ test("spans of which an accepted request takes none are dead letters", async () 
   for (const line of said) expect(line).toMatch(each);
   expect(said.length).toBeGreaterThan(0);
 });
+
+test("a dead letter does not hold the credentials that its answer repeats", async () => {
+  const observer = await observe({ headers: { "x-proxy-key": "proxy-secret" } });
+  const basic = Buffer.from(`${receiver.publicKey}:${receiver.secretKey}`).toString("base64");
+  receiver.behave({
+    kind: "status",
+    status: 400,
+    body: `{"authorization":"Basic ${basic}","x-proxy-key":"proxy-secret"}`,
+  });
+  observer.startRun(observedRun()).end({ status: "success", output: "done" });
+  expect(await observer.flush(10_000)).toBe(true);
+  const [path = ""] = await listDeadLetters(join(folder, "langfuse", "spans-dead-letters"));
+  const { answer } = await readDeadLetter(path);
+  expect(answer).toBe('HTTP 400: {"authorization":"<redacted>","x-proxy-key":"<redacted>"}');
+  const told = `${await spooled()}${JSON.stringify(observer.status())}`;
+  for (const secret of [basic, "proxy-secret"]) expect(told).not.toContain(secret);
+});
+
+test("scores have figures of their own: what waits, what failed, what was refused", async () => {
+  receiver.behave({ kind: "status", status: 503 }, "/api/public/scores");
+  const observer = await observe();
+  await observer.ready();
+  const run = observedRun();
+  await observer.score({ ...score, run_id: run.run_id, value: 1 });
+  const scores = () => observer.status()[0]?.delivery?.scores;
+  await vi.waitFor(() => expect(scores()?.retried).toBeGreaterThan(0), 20_000);
+  expect(scores()).toMatchObject({ made: 1, pending: 1, last_success_at: undefined });
+  expect(scores()?.last_error).toContain("HTTP 503");
+  expect(scores()?.last_error_at).toMatch(/^20\d\d-/);
+  expect(scores()?.pending_bytes).toBeGreaterThan(0);
+  expect(scores()?.oldest_ms).toBeGreaterThan(0);
+  receiver.behave({ kind: "status", status: 400 }, "/api/public/scores");
+  await vi.waitFor(() => expect(scores()).toMatchObject({ dead_lettered: 1, dropped: 1 }), 20_000);
+  receiver.behave({ kind: "accept" }, "/api/public/scores");
+  await observer.score({ ...score, id: "s2", run_id: run.run_id, value: 1 });
+  await vi.waitFor(() => expect(scores()).toMatchObject({ sent: 1, pending: 0 }), 20_000);
+  expect(scores()?.last_success_at).toMatch(/^20\d\d-/);
+  // Spans have had nothing to do with it.
+  expect(observer.status()[0]?.delivery).toMatchObject({ retried: 0, dead_lettered: 0 });
+});

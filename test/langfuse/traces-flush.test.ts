@@ -85,3 +85,28 @@ test("aegra traces flush sends a root only if the run ended with its attempt", a
     [counts, "root of attempt 1"],
   ]);
 });
+
+test("aegra traces flush tells why a score was not sent", async () => {
+  const receiver = await openLangfuseReceiver();
+  cleanups.push(() => receiver.close());
+  receiver.behave({ kind: "status", status: 503 }, "/api/public/scores");
+  const project = await createTracedProject(receiver);
+  cleanups.push(() => project.remove());
+  const folder = join(project.folder, ".aegra", "traces", "langfuse", "scores");
+  const left = createDiskStore({
+    folder,
+    deadLetterFolder: `${folder}-dead-letters`,
+    fsync: false,
+    onEvent: () => {},
+    onAdopted: () => {},
+  });
+  const score = { id: "s1", traceId: "1".repeat(32), name: "helpful", value: 1 };
+  left.add({ traceId: score.traceId, root: false, bytes: Buffer.from(JSON.stringify(score)) });
+  await left.recorded();
+  await left.close();
+
+  const { code, output } = await project.traces("flush", "--timeout", "5");
+  expect(output).toContain("0 sent, 1 left");
+  expect(output).toContain("langfuse, scores: HTTP 503");
+  expect(code).toBe(1);
+});

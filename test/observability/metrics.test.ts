@@ -14,12 +14,12 @@ const target: ObserverStatus = {
     spool: "disk",
     pending_bytes: 4_096,
     oldest_ms: 2_500,
-    last_success_at: undefined,
+    last_success_at: "2026-11-26T08:00:00.500Z",
     last_error_at: undefined,
     retried: 4,
     dead_lettered: 1,
-    adopted: 0,
-    torn: 0,
+    adopted: 5,
+    torn: 2,
   },
 };
 
@@ -100,6 +100,61 @@ test("tracing shows its spans by target, as they are at the scrape", async () =>
   sent = 9;
   const later = await samples(metrics);
   expect(later.get('aegra_trace_spans_exported_total{target="langfuse"}')).toBe(9);
+});
+
+test("last success and last error are seconds since 1970; what never was is not there", async () => {
+  const found = await samples(open());
+  const success = 'aegra_trace_spans_last_success_timestamp_seconds{target="langfuse"}';
+  expect(found.get(success)).toBe(Date.parse("2026-11-26T08:00:00.500Z") / 1_000);
+  expect([...found.keys()].filter((name) => name.includes("last_error"))).toEqual([]);
+  expect(found.get('aegra_trace_spans_adopted_total{target="langfuse"}')).toBe(5);
+  expect(found.get('aegra_trace_spans_torn_files_total{target="langfuse"}')).toBe(2);
+});
+
+test("scores have the same figures as spans", async () => {
+  const scores = {
+    made: 9,
+    sent: 5,
+    pending: 3,
+    dropped: 1,
+    pending_bytes: 600,
+    oldest_ms: 1_500,
+    last_success_at: "2026-11-26T08:00:00.000Z",
+    last_error: "HTTP 503",
+    last_error_at: "2026-11-26T08:01:00.000Z",
+    retried: 2,
+    dead_lettered: 1,
+    adopted: 4,
+    torn: 0,
+  };
+  const delivery = target.delivery && { ...target.delivery, scores };
+  const found = await samples(open({ targets: () => [{ ...target, delivery }] }));
+  const read = (name: string): number | undefined =>
+    found.get(`aegra_trace_scores_${name}{target="langfuse"}`);
+  expect(
+    Object.fromEntries(
+      [...found.keys()]
+        .map((key) => /^aegra_trace_scores_(\w+)\{/.exec(key)?.[1])
+        .filter((name) => name !== undefined)
+        .map((name) => [name, read(name)]),
+    ),
+  ).toEqual({
+    made_total: 9,
+    exported_total: 5,
+    waiting: 3,
+    dropped_total: 1,
+    failed_total: 1,
+    retried_total: 2,
+    adopted_total: 4,
+    torn_files_total: 0,
+    bytes_waiting: 600,
+    oldest_waiting_seconds: 1.5,
+    last_success_timestamp_seconds: 1_795_680_000,
+    last_error_timestamp_seconds: 1_795_680_060,
+  });
+  const spans = [...found.keys()].map((key) => /^aegra_trace_spans_(\w+)\{/.exec(key)?.[1]);
+  for (const name of spans.filter((name) => name !== undefined && name !== "last_error"))
+    expect(read(name as string), name).toBeDefined();
 });
 
 test.each([

@@ -414,6 +414,9 @@ test.each(["otlp", "phoenix"] as const)(
 test("a backend that is away: said once, nothing lost", async () => {
   receiver.status = 503;
   const { observer, lines } = await open();
+  expect(observer.status()[0]?.message).toBe(
+    `Traces will go to the OTLP backend at ${receiver.url}; none has been accepted yet.`,
+  );
   await runObserved(
     observer,
     single(() => ({ count: 1 })),

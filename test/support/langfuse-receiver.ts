@@ -25,6 +25,8 @@ export type Behaviour =
   | { kind: "cut-answer" }
   /** 200 with a page: a captive portal, or a proxy that wants a login. */
   | { kind: "page" }
+  /** 200, and a body without an end. */
+  | { kind: "endless" }
   /** 413 for uncompressed bodies over the limit. */
   | { kind: "limit"; bytes: number }
   /** 400 for the whole batch if it holds such a span. */
@@ -282,6 +284,9 @@ class Receiver implements LangfuseReceiver {
         await new Promise((resolve) => setTimeout(resolve, 20));
         request.socket.resetAndDestroy();
         return undefined;
+      case "endless":
+        await sendWithoutEnd(response);
+        return 200;
       case "page":
         response.writeHead(200, { "content-type": "text/html" });
         response.end("<html>Log in first</html>");
@@ -408,6 +413,20 @@ function send(
   response.writeHead(status, { "content-type": "application/json", ...headers });
   response.end(typeof body === "string" ? body : JSON.stringify(body));
   return status;
+}
+
+/** Resolves when the client hangs up; after 256 MB at the latest, for the sake of one that does not. */
+async function sendWithoutEnd(response: ServerResponse): Promise<void> {
+  response.writeHead(200, { "content-type": "application/json" });
+  const chunk = Buffer.alloc(64 * 1_024, " ");
+  for (let sent = 0; sent < 4_096 && !response.destroyed; sent += 1) {
+    if (response.write(chunk)) continue;
+    await new Promise<void>((resolve) => {
+      response.once("drain", resolve);
+      response.once("close", resolve);
+    });
+  }
+  response.end();
 }
 
 async function read(request: IncomingMessage): Promise<Buffer> {

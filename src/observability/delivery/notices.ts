@@ -1,5 +1,5 @@
 import type { Logger } from "pino";
-import type { Sender, SenderOptions } from "./sender.ts";
+import type { DeliveryState, Sender, SenderOptions } from "./sender.ts";
 import type { Stream } from "./spooled-sender.ts";
 
 /** What a target's observer says in the log, each thing once however often it happens. */
@@ -39,6 +39,18 @@ export function createNotices(log: Logger): Notices {
       );
     },
   };
+}
+
+/** What is said of a target that is not known to be ill; `where` is its name and address. */
+export function describeOn(where: string, state: DeliveryState): string {
+  switch (state) {
+    case "up":
+      return `Traces go to ${where}.`;
+    case "recovering":
+      return `Traces go to ${where} again; what waited is being sent.`;
+    default:
+      return `Traces will go to ${where}; none has been accepted yet.`;
+  }
 }
 
 /** Closes a target's senders, and tells what was not delivered and what waits for the next start. */

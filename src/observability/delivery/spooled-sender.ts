@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import type { Logger } from "pino";
-import type { DeliveryStatus } from "../observer.ts";
+import type { DeliveryStatus, StreamStatus } from "../observer.ts";
 import { createDiskStore } from "./disk-store.ts";
 import { createLossTeller, type Limits, type StoreEvent } from "./limits.ts";
 import { createMemoryStore } from "./memory-store.ts";
@@ -130,10 +130,25 @@ function createStoreLog({
 
 /** How delivery to a target stands, for `/info`. */
 export function toDeliveryStatus(spans: Sender, scores?: Sender): DeliveryStatus {
-  const { pending, counts, kind } = spans.store;
-  const report = spans.report();
   return {
-    spool: kind,
+    spool: spans.store.kind,
+    ...toStreamStatus(spans),
+    ...(scores === undefined
+      ? {}
+      : {
+          scores: {
+            ...scores.counts(),
+            ...toStreamStatus(scores),
+            last_error: scores.lastError,
+          },
+        }),
+  };
+}
+
+function toStreamStatus(sender: Sender): StreamStatus {
+  const { pending, counts } = sender.store;
+  const report = sender.report();
+  return {
     pending_bytes: pending.bytes,
     oldest_ms: pending.oldest === undefined ? undefined : Math.max(0, Date.now() - pending.oldest),
     last_success_at: toIso(report.lastSuccessAt),
@@ -142,7 +157,6 @@ export function toDeliveryStatus(spans: Sender, scores?: Sender): DeliveryStatus
     dead_lettered: report.deadLettered,
     adopted: counts.adopted,
     torn: counts.torn,
-    ...(scores === undefined ? {} : { scores: scores.counts() }),
   };
 }
 

@@ -5,7 +5,12 @@ import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createHttpTransport, retryAfterMs, type Delivery } from "./transport.ts";
 
-let answer: { status: number; type: string; body: Buffer | string } = {
+let answer: {
+  status: number;
+  type: string | undefined;
+  body: Buffer | string;
+  retryAfter?: string;
+} = {
   status: 200,
   type: "application/json",
   body: "{}",
@@ -13,7 +18,10 @@ let answer: { status: number; type: string; body: Buffer | string } = {
 const server = createServer((request, response) => {
   request.resume();
   request.on("end", () => {
-    response.writeHead(answer.status, { "content-type": answer.type });
+    response.writeHead(answer.status, {
+      ...(answer.type === undefined ? {} : { "content-type": answer.type }),
+      ...(answer.retryAfter === undefined ? {} : { "retry-after": answer.retryAfter }),
+    });
     response.end(answer.body);
   });
 });
@@ -79,6 +87,50 @@ describe("an answer", () => {
   });
 });
 
+describe("a partial success is known by its content", () => {
+  const json = JSON.stringify({ partialSuccess: { rejectedSpans: 3, errorMessage: "too old" } });
+  // Field 1 of 12 bytes: field 1 = 300, field 2 = "too old".
+  const protobuf = Buffer.from("0a0c08ac021207746f6f206f6c64", "hex");
+  const types = [undefined, "application/octet-stream", "text/plain", "application/json"];
+
+  it.each(types)("of the type %s", async (type) => {
+    expect(await send({ status: 200, type, body: ` \r\n${json}` })).toEqual({
+      kind: "delivered",
+      rejected: 3,
+      message: "too old",
+    });
+    expect(await send({ status: 200, type, body: protobuf })).toEqual({
+      kind: "delivered",
+      rejected: 300,
+      message: "too old",
+    });
+  });
+
+  it("of which the reason may be anything", async () => {
+    const body = JSON.stringify({
+      partialSuccess: { rejectedSpans: 3, errorMessage: { code: 1 } },
+    });
+    expect(await send({ status: 200, type: undefined, body })).toMatchObject({ rejected: 3 });
+  });
+
+  it.each([
+    ["a word", "accepted"],
+    ["lines", "\n\n\n"],
+    ["an empty object", "{}"],
+    ["half of one", protobuf.subarray(0, 9)],
+    ["a field that is longer than the answer", Buffer.from("0aff7f0805", "hex")],
+    ["a number of some other message", Buffer.from("0805", "hex")],
+    ["a text where the number should be", Buffer.from("0a050a03313233", "hex")],
+    ["a varint without an end", Buffer.from("0a0c08ffffffffffffffffffff01", "hex")],
+  ])("and %s is none", async (_what, body) => {
+    expect(await send({ status: 200, type: undefined, body })).toEqual({
+      kind: "delivered",
+      rejected: 0,
+      message: "",
+    });
+  });
+});
+
 describe("no answer", () => {
   const silent = createServer(() => {});
   beforeAll(async () => {
@@ -116,6 +168,11 @@ describe("no answer", () => {
 });
 
 describe("Retry-After", () => {
+  it.each([401, 403, 404, 408, 429, 500, 503])("of a %i is obeyed", async (status) => {
+    const answer = await send({ status, type: undefined, body: "", retryAfter: "7" });
+    expect(answer).toMatchObject({ kind: "retry", afterMs: 7_000 });
+  });
+
   const now = Date.parse("2026-11-23T12:00:00Z");
   it.each([
     [null, undefined],

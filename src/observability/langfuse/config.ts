@@ -1,3 +1,5 @@
+import { toLangfuseBase } from "../../config/addresses.ts";
+import { describeKey, invalidHeader } from "../../config/headers.ts";
 import type { Mask } from "../trace/mask.ts";
 
 /** Everything the Langfuse observer needs to know. Plain data but for `mask`; nothing here reads the environment. */
@@ -78,24 +80,37 @@ export function toSettings(config: LangfuseConfig): {
       maxChars: config.capture?.maxChars,
     },
   };
-  const missing = [
-    ...(settings.publicKey === "" ? ["LANGFUSE_PUBLIC_KEY"] : []),
-    ...(settings.secretKey === "" ? ["LANGFUSE_SECRET_KEY"] : []),
-  ];
   const problem =
     host === undefined
       ? `LANGFUSE_HOST is not an address: write it like ${LANGFUSE_CLOUD}.`
-      : missing.length > 0
-        ? `${missing.join(" and ")} ${missing.length > 1 ? "are" : "is"} not set: copy the keys from the project's settings in Langfuse (${settings.host}), or set LANGFUSE_LOGGING=false.`
-        : undefined;
+      : (missingKeys(settings) ?? whatCannotBeSent(settings));
   return { settings, problem, notes };
+}
+
+function missingKeys({ publicKey, secretKey, host }: LangfuseSettings): string | undefined {
+  const missing = [
+    ...(publicKey === "" ? ["LANGFUSE_PUBLIC_KEY"] : []),
+    ...(secretKey === "" ? ["LANGFUSE_SECRET_KEY"] : []),
+  ];
+  if (missing.length === 0) return undefined;
+  return `${missing.join(" and ")} ${missing.length > 1 ? "are" : "is"} not set: copy the keys from the project's settings in Langfuse (${host}), or set LANGFUSE_LOGGING=false.`;
+}
+
+function whatCannotBeSent({ publicKey, secretKey, headers }: LangfuseSettings): string | undefined {
+  const keys = { LANGFUSE_PUBLIC_KEY: publicKey, LANGFUSE_SECRET_KEY: secretKey };
+  for (const [name, key] of Object.entries(keys)) {
+    const problem = describeKey(key);
+    if (problem !== undefined) return `${name} ${problem}.`;
+  }
+  const header = invalidHeader(headers, "langfuse");
+  return header === undefined ? undefined : `langfuse.headers cannot be sent: ${header}.`;
 }
 
 function toHost(host: string): string | undefined {
   try {
     const url = new URL(host.trim());
     if (url.protocol !== "http:" && url.protocol !== "https:") return undefined;
-    return `${url.origin}${url.pathname}`.replace(/\/+$/, "");
+    return toLangfuseBase(`${url.origin}${url.pathname}`);
   } catch {
     return undefined;
   }

@@ -1,7 +1,13 @@
 import type { Logger } from "pino";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
-import { closeSenders, createNotices, refusals, type Notices } from "../delivery/notices.ts";
+import {
+  closeSenders,
+  createNotices,
+  describeOn,
+  refusals,
+  type Notices,
+} from "../delivery/notices.ts";
 import type { AskSuperseded } from "../delivery/record.ts";
 import { createHttpTransport, type TransportOptions } from "../delivery/transport.ts";
 import { within } from "../delivery/within.ts";
@@ -32,6 +38,8 @@ export interface LangfuseDeps {
   log: Logger;
   /** Where traces wait; in memory without it. */
   spool?: Spool | undefined;
+  /** The largest record the spool takes; a larger span is cut. Default 16 MB. */
+  maxRecordBytes?: number | undefined;
   /** Who knows what became of a run, for roots that wait for its result. */
   superseded?: AskSuperseded | undefined;
   /** Shared with other targets, so that all together leave turns of the event loop to others. */
@@ -112,6 +120,8 @@ class LangfuseObserver implements Observer {
       spans: createSpanFactory(packages, {
         scope: SCOPE,
         onSpan: (span) => this.#sender.put(span),
+        maxBytes: deps.maxRecordBytes,
+        onCut: (what) => notice("cut", what),
       }),
       recorded: () => this.#sender.recorded(),
       settle: (root, stored) => this.#sender.settle(root, stored),
@@ -227,9 +237,7 @@ class LangfuseObserver implements Observer {
     const name = this.#check?.kind === "ok" ? this.#check.projectName : undefined;
     const { host } = this.#settings;
     const where = name === undefined ? host : `the project "${name}" at ${host}`;
-    return this.#sender.state === "recovering"
-      ? `Traces go to ${where} again; what waited is being sent.`
-      : `Traces go to ${where}.`;
+    return describeOn(where, this.#sender.state);
   }
 
   async #checkKeys(): Promise<void> {

@@ -1,6 +1,11 @@
 import type { LangfuseSettings } from "./config.ts";
+import { readAnswer } from "../delivery/answer.ts";
 import { withDeadline } from "../delivery/deadline.ts";
-import { reasonOf } from "../delivery/transport.ts";
+import { reasonOf, toLine } from "../delivery/reason.ts";
+import { createWithhold, type Withhold } from "../delivery/withhold.ts";
+
+/** An organisation's keys see all of its projects. */
+const MOST_BYTES = 1_024 * 1_024;
 
 /** What Langfuse says about the keys. */
 export type ProjectCheck =
@@ -18,19 +23,17 @@ export async function checkProject(
   settings: LangfuseSettings,
   signal: AbortSignal,
 ): Promise<ProjectCheck> {
+  const headers = { ...settings.headers, authorization: basicAuth(settings) };
+  const withhold = createWithhold(headers);
   try {
     const limit = { timeoutMs: settings.timeoutMs, stopped: signal };
     const { response, text } = await withDeadline(limit, async (signal) => {
       const response = await fetch(`${settings.host}/api/public/projects`, {
-        headers: {
-          ...settings.headers,
-          authorization: basicAuth(settings),
-          accept: "application/json",
-        },
+        headers: { ...headers, accept: "application/json" },
         redirect: "manual",
         signal,
       });
-      return { response, text: await response.text() };
+      return { response, text: (await readAnswer(response, MOST_BYTES)).toString() };
     });
     if (response.status === 401 || response.status === 403) {
       return {
@@ -40,11 +43,11 @@ export async function checkProject(
     }
     if (!response.ok) return unreachable(settings, `HTTP ${response.status}`);
     return (
-      toProject(text) ??
+      toProject(text, withhold) ??
       unreachable(settings, "the answer is not Langfuse's; is this the right address?")
     );
   } catch (error) {
-    return unreachable(settings, reasonOf(error, settings.timeoutMs));
+    return unreachable(settings, reasonOf(error, settings.timeoutMs, withhold));
   }
 }
 
@@ -55,7 +58,7 @@ function unreachable(settings: LangfuseSettings, reason: string): ProjectCheck {
   };
 }
 
-function toProject(text: string): ProjectCheck | undefined {
+function toProject(text: string, withhold: Withhold): ProjectCheck | undefined {
   try {
     const body = JSON.parse(text) as { data?: Array<{ id?: unknown; name?: unknown }> };
     if (!Array.isArray(body.data)) return undefined;
@@ -63,7 +66,7 @@ function toProject(text: string): ProjectCheck | undefined {
     return {
       kind: "ok",
       projectId: typeof project?.id === "string" ? project.id : undefined,
-      projectName: typeof project?.name === "string" ? project.name : undefined,
+      projectName: typeof project?.name === "string" ? toLine(project.name, withhold) : undefined,
     };
   } catch {
     return undefined;

@@ -1,5 +1,11 @@
 import type { Logger } from "pino";
-import { closeSenders, createNotices, refusals, type Notices } from "../delivery/notices.ts";
+import {
+  closeSenders,
+  createNotices,
+  describeOn,
+  refusals,
+  type Notices,
+} from "../delivery/notices.ts";
 import type { AskSuperseded } from "../delivery/record.ts";
 import type { DeliveryState, Sender } from "../delivery/sender.ts";
 import { createSpooledSender, toDeliveryStatus, type Spool } from "../delivery/spooled-sender.ts";
@@ -58,6 +64,8 @@ export interface OtlpDeps {
   log: Logger;
   /** Where traces wait; in memory without it. */
   spool?: Spool | undefined;
+  /** The largest record the spool takes; a larger span is cut. Default 16 MB. */
+  maxRecordBytes?: number | undefined;
   /** Who knows what became of a run, for roots that wait for its result. */
   superseded?: AskSuperseded | undefined;
   /** Shared with other targets, so that all together leave turns of the event loop to others. */
@@ -111,6 +119,8 @@ class OtlpObserver implements Observer {
       spans: createSpanFactory(packages, {
         scope,
         onSpan: (span) => this.#sender.put(span),
+        maxBytes: deps.maxRecordBytes,
+        onCut: (what) => this.#notices.notice("cut", what),
         encode: config.protocol === "http/json" ? encodeJsonSpan : createSpanEncoder(),
       }),
       recorded: () => this.#sender.recorded(),
@@ -149,12 +159,9 @@ class OtlpObserver implements Observer {
     const title = TITLES[this.#config.name];
     const host = hostOf(this.#config.url);
     const told: Record<DeliveryState, Pick<ObserverStatus, "state" | "message">> = {
-      idle: { state: "on", message: `Traces go to ${title} at ${host}.` },
-      up: { state: "on", message: `Traces go to ${title} at ${host}.` },
-      recovering: {
-        state: "on",
-        message: `Traces go to ${title} at ${host} again; what waited is being sent.`,
-      },
+      idle: { state: "on", message: describeOn(`${title} at ${host}`, state) },
+      up: { state: "on", message: describeOn(`${title} at ${host}`, state) },
+      recovering: { state: "on", message: describeOn(`${title} at ${host}`, state) },
       down: {
         state: "unreachable",
         message: `${capital(title)} at ${host} does not accept traces now (${lastError}). They wait and are tried again.`,

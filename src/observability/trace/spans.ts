@@ -1,9 +1,11 @@
 import type { Span, SpanContext, SpanKind, Tracer } from "@opentelemetry/api";
 import type { IdGenerator, ReadableSpan, SpanProcessor } from "@opentelemetry/sdk-trace-base";
 import { randomBytes } from "node:crypto";
+import { DEFAULT_LIMITS } from "../delivery/limits.ts";
 import type { DeliveryRecord } from "../delivery/record.ts";
 import { createSpanEncoder, type OtlpSpan, type OtlpValue } from "../otlp-protobuf.ts";
 import type { OtelPackages } from "../trace/otel.ts";
+import { encodeToFit, type FitOptions } from "./fit-span.ts";
 
 /** More than any observation of ours carries; the SDK's 128 would drop the last ones, the output included. */
 const ATTRIBUTE_COUNT_LIMIT = 4_096;
@@ -47,6 +49,9 @@ export function createSpanFactory(
     onSpan: (span: DeliveryRecord) => void;
     /** How a finished span is written; protobuf where left out. */
     encode?: (span: OtlpSpan) => Buffer;
+    /** The most a span may have; what is larger is cut. 16 MB where left out. */
+    maxBytes?: number | undefined;
+    onCut?: (what: string) => void;
   },
 ): SpanFactory {
   const { otel, sdk } = packages;
@@ -63,6 +68,8 @@ export function createSpanFactory(
       new EncodingProcessor({
         onSpan: options.onSpan,
         encode: options.encode ?? createSpanEncoder(),
+        maxBytes: options.maxBytes ?? DEFAULT_LIMITS.maxRecordBytes,
+        onCut: options.onCut ?? (() => {}),
         attemptOf: (span) => attempts.get(span),
       }),
     ],
@@ -117,9 +124,8 @@ class ChosenIds implements IdGenerator {
   }
 }
 
-interface EncodingOptions {
+interface EncodingOptions extends FitOptions {
   onSpan: (span: DeliveryRecord) => void;
-  encode: (span: OtlpSpan) => Buffer;
   attemptOf: (span: ReadableSpan) => number | undefined;
 }
 
@@ -136,8 +142,8 @@ class EncodingProcessor implements SpanProcessor {
   onEnd(span: ReadableSpan): void {
     const { traceId, spanId } = span.spanContext();
     const parentSpanId = span.parentSpanContext?.spanId;
-    const { onSpan, encode, attemptOf } = this.#options;
-    const bytes = encode({
+    const { onSpan, attemptOf } = this.#options;
+    const told: OtlpSpan = {
       traceId,
       spanId,
       parentSpanId,
@@ -155,7 +161,8 @@ class EncodingProcessor implements SpanProcessor {
         attributes: (event.attributes ?? {}) as Record<string, OtlpValue>,
       })),
       links: span.links.map((link) => link.context),
-    });
+    };
+    const bytes = encodeToFit(told, this.#options);
     const root = parentSpanId === undefined || span.parentSpanContext?.isRemote === true;
     onSpan({ traceId, root, attempt: attemptOf(span), bytes });
   }
