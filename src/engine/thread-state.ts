@@ -1,5 +1,4 @@
 import type { StateSnapshot } from "@langchain/langgraph";
-import { isRecord } from "./protocol-events.ts";
 import type {
   StateCheckpoint,
   StateSelect,
@@ -24,7 +23,8 @@ export function toKnownCheckpoint(config: unknown): KnownCheckpoint | null {
     thread_id,
     ...(typeof id === "string" && { checkpoint_id: id }),
     checkpoint_ns: typeof ns === "string" ? ns : "",
-    ...(isRecord(map) && { checkpoint_map: map }),
+    ...(typeof map === "object" &&
+      map !== null && { checkpoint_map: map as Record<string, unknown> }),
   };
 }
 

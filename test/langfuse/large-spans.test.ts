@@ -65,7 +65,7 @@ test.each([
     single(() => ({ notes: [text] })),
     { input: { notes: [text] }, run: { metadata: { note: text, short: "kept" } } },
   );
-  expect(await observer.flush(20_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   for (const status of observer.status())
     expect(status.spans, status.name).toMatchObject({ pending: 0, dropped: 0 });
 
@@ -95,7 +95,7 @@ test("a span that fits is sent as it is", async () => {
     single(() => ({ notes: ["short"] })),
     { input: { notes: ["x".repeat(20_000)] } },
   );
-  expect(await observer.flush(20_000)).toBe(true);
+  expect(await observer.flush(60_000)).toBe(true);
   const spans = await receiver.waitForTrace(traceId);
   expect(JSON.stringify(spans.map(({ attributes }) => attributes))).not.toContain("<cut");
 });

@@ -182,17 +182,17 @@ test("scores have figures of their own: what waits, what failed, what was refuse
   const run = observedRun();
   await observer.score({ ...score, run_id: run.run_id, value: 1 });
   const scores = () => observer.status()[0]?.delivery?.scores;
-  await vi.waitFor(() => expect(scores()?.retried).toBeGreaterThan(0), 20_000);
+  await eventually(() => expect(scores()?.retried).toBeGreaterThan(0));
   expect(scores()).toMatchObject({ made: 1, pending: 1, last_success_at: undefined });
   expect(scores()?.last_error).toContain("HTTP 503");
   expect(scores()?.last_error_at).toMatch(/^20\d\d-/);
   expect(scores()?.pending_bytes).toBeGreaterThan(0);
   expect(scores()?.oldest_ms).toBeGreaterThan(0);
   receiver.behave({ kind: "status", status: 400 }, "/api/public/scores");
-  await vi.waitFor(() => expect(scores()).toMatchObject({ dead_lettered: 1, dropped: 1 }), 20_000);
+  await eventually(() => expect(scores()).toMatchObject({ dead_lettered: 1, dropped: 1 }));
   receiver.behave({ kind: "accept" }, "/api/public/scores");
   await observer.score({ ...score, id: "s2", run_id: run.run_id, value: 1 });
-  await vi.waitFor(() => expect(scores()).toMatchObject({ sent: 1, pending: 0 }), 20_000);
+  await eventually(() => expect(scores()).toMatchObject({ sent: 1, pending: 0 }));
   expect(scores()?.last_success_at).toMatch(/^20\d\d-/);
   // Spans have had nothing to do with it.
   expect(observer.status()[0]?.delivery).toMatchObject({ retried: 0, dead_lettered: 0 });
