@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { gunzipSync } from "node:zlib";
@@ -421,10 +422,10 @@ async function sendWithoutEnd(response: ServerResponse): Promise<void> {
   const chunk = Buffer.alloc(64 * 1_024, " ");
   for (let sent = 0; sent < 4_096 && !response.destroyed; sent += 1) {
     if (response.write(chunk)) continue;
-    await new Promise<void>((resolve) => {
-      response.once("drain", resolve);
-      response.once("close", resolve);
-    });
+    const over = new AbortController();
+    const options = { signal: over.signal };
+    await Promise.race([once(response, "drain", options), once(response, "close", options)]);
+    over.abort();
   }
   response.end();
 }
