@@ -24,7 +24,7 @@ import { within } from "./within.ts";
  *
  *   queue ──written, within 2 ms──▶ segment ──read──▶ outgoing ──settled──▶ gone; a segment with no other is removed
  *     └──the disk takes nothing──▶ memory ──the disk is back──▶ queue        └──too old, no room──▶ dropped, counted
- *                                    └──read──▶ outgoing
+ *                                    └──read──▶ outgoing ──the disk is back──▶ outgoing, with a copy in a segment
  */
 
 export interface DiskStoreOptions {
@@ -70,6 +70,8 @@ class DiskStore implements RecordStore {
   readonly #outgoing: Outgoing<SpooledRecord>;
   #records = 0;
   #bytes = 0;
+  /** Those under way that are in memory alone. */
+  #unwritten = 0;
   #closed = false;
   #reading: Promise<unknown> = Promise.resolve();
   #deadLetters: number | undefined;
@@ -115,6 +117,9 @@ class DiskStore implements RecordStore {
       },
       hasInMemory: () => this.#memory.length > 0,
       takeFromMemory: () => this.#exclusive(async () => this.#memory.takeAll()),
+      hasUnderWay: () => this.#unwritten > 0,
+      underWay: () => this.#outgoing.all.filter(({ segment }) => segment === undefined),
+      onKept: (records, segment) => this.#onKept(records, segment),
       onBack: () => options.onEvent({ kind: "back" }),
     });
   }
@@ -164,10 +169,11 @@ class DiskStore implements RecordStore {
     return this.#exclusive(() =>
       this.#outgoing.take(limit, {
         peek: async () => (await this.#shelf.peek()) ?? this.#memory.peek(),
-        shift: (record) =>
-          record.segment === undefined
-            ? (this.#memory.shift() ?? record)
-            : record.segment.shift(record),
+        shift: (record) => {
+          if (record.segment !== undefined) return record.segment.shift(record);
+          this.#unwritten += 1;
+          return this.#memory.shift() ?? record;
+        },
       }),
     );
   }
@@ -216,9 +222,23 @@ class DiskStore implements RecordStore {
     for (const { segment, bytes } of records) {
       this.#records -= 1;
       this.#bytes -= bytes.length;
-      if (segment !== undefined) segment.settled += 1;
+      if (segment === undefined) this.#unwritten -= 1;
+      else segment.settled += 1;
     }
     this.#removeSpent();
+  }
+
+  /** Records that were under way in memory alone are in a file now, unless they are settled. */
+  #onKept(records: readonly SpooledRecord[], segment: Segment): void {
+    const here = new Set(this.#outgoing.all);
+    for (const record of records) {
+      if (here.has(record)) {
+        record.segment = segment;
+        this.#unwritten -= 1;
+      } else {
+        segment.settled += 1;
+      }
+    }
   }
 
   #removeSpent(): void {

@@ -36,6 +36,12 @@ export interface DiskWriterOptions {
   hasInMemory: () => boolean;
   /** Gives what had to wait in memory, now that it can be written. */
   takeFromMemory: () => Promise<readonly SpooledRecord[]>;
+  /** Whether records are under way that are in memory alone. */
+  hasUnderWay: () => boolean;
+  /** Gives those; they stay under way. */
+  underWay: () => readonly SpooledRecord[];
+  /** Told that they are in a file by now. */
+  onKept: (records: readonly SpooledRecord[], segment: Segment) => void;
   /** The disk takes records again, and has taken those that waited. */
   onBack: () => void;
 }
@@ -189,6 +195,7 @@ export class DiskWriter {
   /** Whether something is to be written: what is in the queue, else what had to wait in memory. */
   async #hasMore(): Promise<boolean> {
     if (this.#queue.length > 0 || this.#folder === undefined) return true;
+    if (this.#options.hasUnderWay()) return true;
     const waited = this.#options.hasInMemory() ? await this.#options.takeFromMemory() : [];
     // What is in the queue by now came later.
     if (waited.length > 0) this.#queue = [...waited, ...this.#queue];
@@ -205,6 +212,8 @@ export class DiskWriter {
     let failure: { error: unknown } | undefined;
     try {
       await this.#openFolder();
+      // They came before all that is written now.
+      if (this.#options.hasUnderWay()) await this.#keep(this.#options.underWay());
       while (this.#writing.length > 0) {
         const part = firstPart(this.#writing);
         await this.#write(part);
@@ -232,6 +241,24 @@ export class DiskWriter {
     this.#current = undefined;
     await current.seal();
     await this.#options.onWritten();
+  }
+
+  /** Puts records into a file of their own that are sent from memory all the same: it is for the next process. */
+  async #keep(records: readonly SpooledRecord[]): Promise<void> {
+    const { fsync } = this.#options;
+    const segment = await Segment.create(this.#newPath());
+    this.#options.onSegment(segment);
+    try {
+      if (fsync) await syncFolder(await this.#openFolder());
+      for (let rest = records; rest.length > 0;) {
+        const part = firstPart(rest);
+        await segment.append(part, { fsync, taken: true });
+        this.#options.onKept(part, segment);
+        rest = rest.slice(part.length);
+      }
+    } finally {
+      await segment.seal().catch(() => {});
+    }
   }
 
   async #openFolder(): Promise<string> {

@@ -34,6 +34,11 @@ export class Outgoing<R extends StoredRecord> {
     this.#onForgotten = onForgotten;
   }
 
+  /** Everything that is here. */
+  get all(): readonly R[] {
+    return [...this.#batches, ...this.#returned, ...this.#held.values(), this.#ready].flat();
+  }
+
   /** Records that could be taken at once. */
   get waiting(): number {
     return this.#ready.length + sum(this.#returned, (records) => records.length);
@@ -42,13 +47,7 @@ export class Outgoing<R extends StoredRecord> {
   /** When the oldest of all that is here was taken in. */
   get oldest(): number | undefined {
     let oldest: number | undefined;
-    for (const records of [
-      ...this.#batches,
-      ...this.#returned,
-      ...this.#held.values(),
-      this.#ready,
-    ])
-      for (const { time } of records) oldest = Math.min(oldest ?? time, time);
+    for (const { time } of this.all) oldest = Math.min(oldest ?? time, time);
     return oldest;
   }
 

@@ -124,8 +124,11 @@ export class Segment {
     return this.#time;
   }
 
-  /** Appends whole records or, if it rejects, nothing. */
-  async append(records: readonly StoredRecord[], options: { fsync: boolean }): Promise<void> {
+  /** Appends whole records or, if it rejects, nothing. Those that are `taken` are not to be read. */
+  async append(
+    records: readonly StoredRecord[],
+    options: { fsync: boolean; taken?: boolean },
+  ): Promise<void> {
     const fd = (this.#fd ??= await open(this.path, "r+"));
     let at = this.size;
     for (let buffers = toBuffers(records); buffers.length > 0;) {
@@ -135,6 +138,9 @@ export class Segment {
     }
     if (options.fsync) await fdatasync(fd);
     this.#grow(at, records);
+    if (options.taken !== true) return;
+    this.#readAt = this.size;
+    this.#read = this.records;
   }
 
   /** The same at once: it throws where `append` rejects. */

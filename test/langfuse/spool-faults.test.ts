@@ -1,0 +1,162 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import {
+  createDiskStore,
+  type DiskStoreOptions,
+} from "../../src/observability/delivery/disk-store.ts";
+import type { StoreEvent } from "../../src/observability/delivery/limits.ts";
+import type { RecordStore, StoredRecord } from "../../src/observability/delivery/record.ts";
+
+/* What a disk may do to the spool that it should not. */
+
+const cleanups: (() => Promise<unknown>)[] = [];
+let base: string;
+beforeEach(async () => {
+  base = await mkdtemp(join(tmpdir(), "aegra-spool-"));
+});
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
+  await rm(base, { recursive: true, force: true });
+});
+
+function open(overrides: Partial<DiskStoreOptions> = {}): {
+  store: RecordStore;
+  events: StoreEvent[];
+} {
+  const events: StoreEvent[] = [];
+  const store = createDiskStore({
+    folder: join(base, "spans"),
+    deadLetterFolder: join(base, "dead-letters"),
+    fsync: false,
+    retryMs: 20,
+    adoptMs: 50,
+    onEvent: (event) => events.push(event),
+    onAdopted: () => {},
+    ...overrides,
+  });
+  cleanups.push(() => store.close());
+  return { store, events };
+}
+
+/** Span `name` of trace number `trace`; a capital is a root. */
+function span(trace: number, name: string, bytes = 100) {
+  return {
+    traceId: trace.toString(16).padStart(32, "0"),
+    root: /^[A-Z]/.test(name),
+    bytes: Buffer.from(`${trace}${name}`.padEnd(bytes, ".")),
+  };
+}
+
+const nameOf = ({ bytes }: StoredRecord): string => bytes.toString().replace(/\.+$/, "");
+
+/** Takes and settles until nothing is left. */
+async function takeAll(store: RecordStore): Promise<string[]> {
+  await store.recorded();
+  const names: string[] = [];
+  for (;;) {
+    const batch = await store.take({ maxRecords: 100, maxBytes: 1_000_000 });
+    if (batch === undefined) return names;
+    names.push(...batch.records.map(nameOf));
+    batch.settle([]);
+  }
+}
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 2_000 && !(await condition()); tries += 1)
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  expect(await condition()).toBe(true);
+}
+
+async function segments(): Promise<string[]> {
+  const names = await readdir(join(base, "spans"), { recursive: true }).catch(() => []);
+  return names
+    .filter((name) => name.endsWith(".seg"))
+    .toSorted()
+    .map((name) => join(base, "spans", name));
+}
+
+/** The names of the records in all files, oldest file first. */
+async function onDisk(): Promise<string[]> {
+  const names: string[] = [];
+  for (const path of await segments()) {
+    const text = await readFile(path, "latin1").catch(() => "");
+    for (const [, name] of text.matchAll(/(\d+[a-zA-Z]+)\.{20}/gu)) names.push(name!);
+  }
+  return names;
+}
+
+const sorted = (names: readonly string[]): string[] => names.toSorted();
+
+describe("records that had to wait in memory and have been taken", () => {
+  /** One batch that came back, one under way, a root that waits for them, and one that waits for its run. */
+  async function takeSome() {
+    await writeFile(join(base, "spans"), "a file in the way");
+    const { store, events } = open();
+    await until(() => events.length > 0);
+    for (const name of ["a", "b", "c", "A"]) store.add(span(1, name));
+    store.add({ ...span(2, "A"), attempt: 1 });
+    const failed = await store.take({ maxRecords: 2, maxBytes: 1_000 });
+    const underWay = await store.take({ maxRecords: 4, maxBytes: 1_000 });
+    expect([failed, underWay].map((batch) => batch?.records.map(nameOf))).toEqual([
+      ["1a", "1b"],
+      ["1c"],
+    ]);
+    failed?.settle(failed.records);
+    return { store, events, underWay };
+  }
+  const all = ["1a", "1b", "1c", "1A", "2A"];
+
+  test("go to the disk with the others when it is back, and are sent from where they are", async () => {
+    const { store, events, underWay } = await takeSome();
+    store.add(span(3, "A"));
+    await rm(join(base, "spans"));
+    await until(() => events.some(({ kind }) => kind === "back"));
+    expect(sorted(await onDisk())).toEqual(sorted([...all, "3A"]));
+    // What came later is in a later file.
+    expect((await onDisk()).at(-1)).toBe("3A");
+    expect(await takeAll(store)).toEqual(["1a", "1b", "3A"]);
+    underWay?.settle([]);
+    expect(await takeAll(store)).toEqual(["1A"]);
+    store.settle({ traceId: span(2, "A").traceId, attempt: 1 }, true);
+    expect(await takeAll(store)).toEqual(["2A"]);
+    expect(store.pending).toEqual({ records: 0, bytes: 0, oldest: undefined });
+    await until(async () => (await segments()).length === 0);
+  });
+
+  test("are there for the next process once the disk was back", async () => {
+    const { store, events } = await takeSome();
+    await rm(join(base, "spans"));
+    await until(() => events.some(({ kind }) => kind === "back"));
+    await store.close();
+    expect(store.counts).toMatchObject({ left: 5, dropped: 0 });
+    const next = open();
+    await until(() => next.store.counts.adopted === 5);
+    expect(sorted(await takeAll(next.store))).toEqual(sorted(all));
+  });
+
+  test("are written at the end, where the disk is not tried before", async () => {
+    await writeFile(join(base, "spans"), "a file in the way");
+    const { store, events } = open({ retryMs: 600_000 });
+    await until(() => events.length > 0);
+    for (const name of ["a", "b", "A"]) store.add(span(1, name));
+    const failed = await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    failed?.settle(failed.records);
+    await rm(join(base, "spans"));
+    await store.close();
+    expect(store.counts).toMatchObject({ left: 3, dropped: 0 });
+    expect(sorted(await onDisk())).toEqual(["1A", "1a", "1b"]);
+  });
+
+  test("are not written again where they were sent meanwhile", async () => {
+    const { store, events, underWay } = await takeSome();
+    await rm(join(base, "spans"));
+    underWay?.settle([]);
+    await until(() => events.some(({ kind }) => kind === "back"));
+    expect(sorted(await onDisk())).toEqual(sorted(all.filter((name) => name !== "1c")));
+    expect(await takeAll(store)).toEqual(["1a", "1b", "1A"]);
+    expect(store.pending.records).toBe(1);
+  });
+});
