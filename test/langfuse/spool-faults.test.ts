@@ -1,4 +1,6 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { closeSync, constants, openSync } from "node:fs";
+import { mkdtemp, open as openFile, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -159,4 +161,109 @@ describe("records that had to wait in memory and have been taken", () => {
     expect(await takeAll(store)).toEqual(["1a", "1b", "1A"]);
     expect(store.pending.records).toBe(1);
   });
+});
+
+describe("a disk that does not answer", () => {
+  /**
+   * Holds all of libuv's threads, each by opening a pipe that has no other end: what is asked of a disk after that is
+   * answered as late as by one that hangs.
+   */
+  function hang(): () => Promise<void> {
+    const pipe = join(base, "pipe");
+    execFileSync("sh", ["-c", 'mkfifo "$0"', pipe]);
+    const threads = Number(process.env["UV_THREADPOOL_SIZE"] ?? 4);
+    const opened = Array.from({ length: threads }, () => openFile(pipe, "r"));
+    let released: Promise<void> | undefined;
+    const release = (): Promise<void> => {
+      released ??= (async () => {
+        const other = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+        for (const handle of await Promise.all(opened)) await handle.close();
+        closeSync(other);
+      })();
+      return released;
+    };
+    cleanups.push(release);
+    return release;
+  }
+
+  const soon = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+  test("keeps a run waiting once, and no other", async () => {
+    const { store } = open({ answerMs: 600_000 });
+    hang();
+    store.add(span(1, "A"));
+    await Promise.race([store.recorded(), soon(store.patienceMs * 2)]);
+    for (let run = 0; run < 100; run += 1) {
+      store.add(span(2 + run, "A"));
+      await store.recorded();
+    }
+    expect(store.pending.records).toBe(101);
+  });
+
+  test("at the opening: said once, sent from memory, and written when it answers", async () => {
+    const release = hang();
+    const { store, events } = open({ answerMs: 200 });
+    for (const name of ["a", "b", "A"]) store.add(span(1, name));
+    await until(() => events.length > 0);
+    const batch = await store.take({ maxRecords: 2, maxBytes: 1_000 });
+    expect(batch?.records.map(nameOf)).toEqual(["1a", "1b"]);
+    batch?.settle([]);
+    await soon(500);
+    expect(events).toEqual([
+      { kind: "away", error: expect.stringMatching(/^no answer within \d+ ms$/u) as string },
+    ]);
+    await release();
+    await until(() => events.some(({ kind }) => kind === "back"));
+    expect(await onDisk()).toEqual(["1A"]);
+    expect(await takeAll(store)).toEqual(["1A"]);
+    expect(store.pending.records + store.counts.dropped).toBe(0);
+  });
+
+  test("in the middle: what it has is sent later, what comes is sent at once, and nothing twice", async () => {
+    const { store, events } = open({ answerMs: 2_000, fsync: true });
+    store.add(span(1, "a"));
+    await store.recorded();
+    expect(await onDisk()).toEqual(["1a"]);
+    const release = hang();
+    store.add(span(2, "A"));
+    await until(() => events.length > 0);
+    store.add(span(3, "A"));
+    // The file cannot be read either.
+    const batch = await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    expect(batch?.records.map(nameOf)).toEqual(["2A"]);
+    expect(store.pending.records).toBe(3);
+    await release();
+    await until(() => events.some(({ kind }) => kind === "back"));
+    expect(sorted(await onDisk())).toEqual(["1a", "2A", "3A"]);
+    expect(await takeAll(store)).toEqual(["1a", "3A"]);
+    batch?.settle(batch.records);
+    expect(await takeAll(store)).toEqual(["2A"]);
+    expect(store.pending).toEqual({ records: 0, bytes: 0, oldest: undefined });
+    expect(events.map(({ kind }) => kind)).toEqual(["away", "back"]);
+    await until(async () => (await segments()).length === 0);
+  });
+
+  test("does not keep the end waiting: what is in memory alone is counted", async () => {
+    const { store } = open({ answerMs: 600_000, fsync: true });
+    store.add(span(1, "a"));
+    await store.recorded();
+    const release = hang();
+    store.add(span(1, "A"));
+    await store.close();
+    expect(store.counts).toMatchObject({ left: 1, dropped: 1 });
+    await release();
+  });
+
+  test.runIf(process.platform === "linux")(
+    "a folder that cannot be made is one that takes nothing",
+    async () => {
+      const folder = "/proc/nope/spans";
+      const { store, events } = open({ folder, deadLetterFolder: "/proc/nope/dead-letters" });
+      store.add(span(1, "A"));
+      await until(() => events.length > 0);
+      expect(events).toMatchObject([{ kind: "away", error: expect.stringContaining("ENOENT") }]);
+      expect(await store.bury({ ...span(1, "a"), time: 1 }, "HTTP 400")).toBe(false);
+      expect(await takeAll(store)).toEqual(["1A"]);
+    },
+  );
 });

@@ -40,6 +40,8 @@ export interface DiskStoreOptions {
   /** How often a disk that takes nothing is tried again, and neighbours are looked after. */
   retryMs?: number;
   adoptMs?: number;
+  /** How long the disk may take for one thing before it counts as one that takes nothing. Default 5,000. */
+  answerMs?: number;
   onEvent: (event: StoreEvent) => void;
   /** Something can be taken that was not added here. */
   onAdopted: () => void;
@@ -55,6 +57,9 @@ const RETRY_MS = 3_000;
 const ADOPT_MS = 10_000;
 /** The longest a run waits for its disk. */
 const PATIENCE_MS = 250;
+const ANSWER_MS = 5_000;
+/** The same for the disk, once the store is being closed. */
+const LAST_ANSWER_MS = 1_500;
 /** How long a batch waits for what is just being written. */
 const WRITE_WAIT_MS = 50;
 
@@ -99,6 +104,7 @@ class DiskStore implements RecordStore {
     this.#shelf = new SegmentShelf({
       maxBytes: limits.maxBytes,
       maxAgeMs: limits.maxAgeMs,
+      answerMs: options.answerMs ?? ANSWER_MS,
       onDrop: (lost, why) => this.#drop(lost, why),
       onUnreadable: (segment, lost) => this.#onUnreadable(segment, lost),
     });
@@ -107,6 +113,8 @@ class DiskStore implements RecordStore {
       segmentBytes: Math.min(SEGMENT_BYTES, limits.maxBytes / 16),
       fsync: options.fsync,
       retryMs: options.retryMs ?? RETRY_MS,
+      answerMs: { ever: options.answerMs ?? ANSWER_MS, atEnd: LAST_ANSWER_MS },
+      patienceMs: PATIENCE_MS,
       onOpen: () => this.#adoptIn(0),
       onSegment: (segment) => this.#shelf.add(segment),
       isOverfull: () => this.#shelf.overfull,
@@ -201,15 +209,20 @@ class DiskStore implements RecordStore {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#adoption);
-    await this.#adopting;
-    await this.#writer.close(this.#memory.takeAll());
+    this.#shelf.hurry(LAST_ANSWER_MS);
+    await Promise.all([
+      within(LAST_ANSWER_MS, this.#adopting ?? Promise.resolve()),
+      this.#writer.close(this.#memory.takeAll()),
+    ]);
     await this.#exclusive(async () => {
-      await this.#shelf.close();
+      // A disk that hangs would keep this waiting too.
+      if (!this.#writer.hangs) await within(LAST_ANSWER_MS, this.#shelf.close());
       // What is in memory alone ends here.
       this.counts.left = this.#shelf.left;
       this.counts.dropped += this.#records - this.counts.left;
       this.#records = this.counts.left;
-      await this.#writer.folder?.release().catch(() => {});
+      const released = this.#writer.hangs ? undefined : this.#writer.folder?.release();
+      if (released !== undefined) await within(LAST_ANSWER_MS, released);
     });
   }
 
@@ -279,6 +292,7 @@ class DiskStore implements RecordStore {
   }
 
   async #adopt(): Promise<void> {
+    if (this.#writer.hangs) return;
     const paths = [...this.#unadopted, ...((await this.#writer.folder?.adopt()) ?? [])];
     this.#unadopted = [];
     if (paths.length === 0) return;

@@ -1,6 +1,7 @@
 import { closeSync, existsSync, openSync, writevSync } from "node:fs";
 import { open, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { DiskTurns } from "./disk-turns.ts";
 import { Segment, type SpooledRecord } from "./segment.ts";
 import { frame, SEGMENT_MAGIC } from "./segment-format.ts";
 import { createSegmentNames, openWriterFolder, type WriterFolder } from "./writer-folder.ts";
@@ -8,6 +9,8 @@ import { createSegmentNames, openWriterFolder, type WriterFolder } from "./write
 /*
  * The disk:   opening ──▶ open ──a write fails──▶ away ──tried again every few seconds──▶ returning ──▶ open
  *                                                  ▲────────────a write fails────────────────┘
+ *
+ * A disk that does not answer in time is away until it answers.
  *
  * Records wait in a queue for the next write, of which there is one at a time; what comes meanwhile makes the one
  * after it. A small write is made at once, on the event loop: it is a copy into the kernel's memory, and takes less
@@ -23,6 +26,10 @@ export interface DiskWriterOptions {
   fsync: boolean;
   /** How often a disk that takes nothing is tried again. */
   retryMs: number;
+  /** How long the disk may take for one thing before it counts as one that takes nothing; and at the end. */
+  answerMs: { ever: number; atEnd: number };
+  /** Once the disk has been silent for as long as this, nobody waits for it any more. */
+  patienceMs: number;
   /** The folder is there, for the first time or again. */
   onOpen: () => void;
   onSegment: (segment: Segment) => void;
@@ -63,7 +70,9 @@ const PROBE_BYTES = 256 * 1_024;
 export class DiskWriter {
   readonly #options: DiskWriterOptions;
   readonly #nextName = createSegmentNames();
+  readonly #disk: DiskTurns;
   #folder: WriterFolder | undefined;
+  #opening: Promise<WriterFolder> | undefined;
   #current: Segment | undefined;
   #queue: SpooledRecord[] = [];
   #queueBytes = 0;
@@ -83,6 +92,7 @@ export class DiskWriter {
 
   constructor(options: DiskWriterOptions) {
     this.#options = options;
+    this.#disk = new DiskTurns(options.answerMs.ever);
     process.on("exit", this.#onExit);
     this.#writeNow();
   }
@@ -115,9 +125,14 @@ export class DiskWriter {
       this.#timer ??= setTimeout(() => this.#writeNow(), COALESCE_MS);
   }
 
-  /** Resolves when what was added is written, or turned away. Never rejects. */
+  /** Whether the disk owes an answer that it did not give in time. */
+  get hangs(): boolean {
+    return this.#disk.hung !== undefined;
+  }
+
+  /** Resolves when what was added is written, or turned away; at once while the disk is silent. Never rejects. */
   async written(): Promise<void> {
-    if (this.unwritten === 0) return;
+    if (this.unwritten === 0 || this.#disk.silentMs > this.#options.patienceMs) return;
     const written = new Promise<void>((resolve) => {
       (this.#queue.length === 0 ? this.#writers : this.#waiters).push(resolve);
     });
@@ -142,11 +157,13 @@ export class DiskWriter {
   async close(more: readonly SpooledRecord[]): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#retry);
+    this.#disk.hurry(this.#options.answerMs.atEnd);
     for (const record of more) this.#queue.push(record);
     this.#draining ??= this.#drain();
     while (this.#draining !== undefined) await this.#draining;
     process.off("exit", this.#onExit);
-    await this.#current?.seal().catch(() => {});
+    const current = this.#current;
+    if (current !== undefined) await this.#disk.take(() => current.seal()).catch(() => {});
   }
 
   #writeNow(): void {
@@ -211,14 +228,11 @@ export class DiskWriter {
     this.#queueBytes = 0;
     let failure: { error: unknown } | undefined;
     try {
-      await this.#openFolder();
+      await this.#disk.take(() => this.#openFolder());
       // They came before all that is written now.
       if (this.#options.hasUnderWay()) await this.#keep(this.#options.underWay());
-      while (this.#writing.length > 0) {
-        const part = firstPart(this.#writing);
-        await this.#write(part);
-        this.#writing = this.#writing.slice(part.length);
-      }
+      while (this.#writing.length > 0)
+        await this.#disk.take((signal) => this.#write(firstPart(this.#writing), signal));
     } catch (error) {
       failure = { error };
     }
@@ -231,12 +245,14 @@ export class DiskWriter {
     return false;
   }
 
-  async #write(records: readonly SpooledRecord[]): Promise<void> {
+  async #write(records: readonly SpooledRecord[], signal: AbortSignal): Promise<void> {
     const folder = await this.#openFolder();
-    const current = this.#current ?? this.#begin(await Segment.create(this.#newPath()));
+    const current = this.#current ?? this.#begin(await this.#createSegment(signal));
     if (this.#options.fsync && current.records === 0) await syncFolder(folder);
     if (this.#options.isOverfull()) await this.#options.onWritten();
-    await current.append(records, { fsync: this.#options.fsync });
+    signal.throwIfAborted();
+    await current.append(records, { fsync: this.#options.fsync, signal });
+    this.#writing = this.#writing.slice(records.length);
     if (current.size < this.#options.segmentBytes) return;
     this.#current = undefined;
     await current.seal();
@@ -246,25 +262,44 @@ export class DiskWriter {
   /** Puts records into a file of their own that are sent from memory all the same: it is for the next process. */
   async #keep(records: readonly SpooledRecord[]): Promise<void> {
     const { fsync } = this.#options;
-    const segment = await Segment.create(this.#newPath());
+    const segment = await this.#disk.take((signal) => this.#createSegment(signal));
     this.#options.onSegment(segment);
     try {
-      if (fsync) await syncFolder(await this.#openFolder());
+      if (fsync) await this.#disk.take(async () => syncFolder(await this.#openFolder()));
       for (let rest = records; rest.length > 0;) {
         const part = firstPart(rest);
-        await segment.append(part, { fsync, taken: true });
+        await this.#disk.take((signal) => segment.append(part, { fsync, taken: true, signal }));
         this.#options.onKept(part, segment);
         rest = rest.slice(part.length);
       }
     } finally {
-      await segment.seal().catch(() => {});
+      await this.#seal(segment);
     }
+  }
+
+  async #createSegment(signal: AbortSignal): Promise<Segment> {
+    const segment = await Segment.create(this.#newPath());
+    if (signal.aborted) await segment.remove();
+    signal.throwIfAborted();
+    return segment;
+  }
+
+  /** Ends a segment to which nothing more is written; not before what hangs lets go of it. */
+  async #seal(segment: Segment): Promise<void> {
+    const { hung } = this.#disk;
+    const seal = (): Promise<void> => segment.seal().catch(() => {});
+    if (hung === undefined) await this.#disk.take(seal).catch(() => {});
+    else void hung.then(seal);
   }
 
   async #openFolder(): Promise<string> {
     if (this.#folder === undefined) {
-      this.#folder = await openWriterFolder(this.#options.folder);
-      this.#options.onOpen();
+      this.#opening ??= openWriterFolder(this.#options.folder);
+      const folder = await this.#opening.finally(() => (this.#opening = undefined));
+      if (this.#folder === undefined) {
+        this.#folder = folder;
+        this.#options.onOpen();
+      }
     }
     return this.#folder.path;
   }
@@ -288,7 +323,7 @@ export class DiskWriter {
   async #turnAway(records: readonly SpooledRecord[], error: unknown): Promise<void> {
     const segment = this.#current;
     this.#current = undefined;
-    await segment?.seal().catch(() => {});
+    if (segment !== undefined) await this.#seal(segment);
     const first = !this.#away && !this.#returning;
     this.#away = true;
     this.#returning = false;
@@ -298,17 +333,24 @@ export class DiskWriter {
     this.#options.onAway(unwritten, error, first);
     if (this.#closed) return;
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => void this.#tryDisk(), this.#options.retryMs);
-    this.#retry.unref();
+    const { hung } = this.#disk;
+    if (hung === undefined) {
+      this.#retry = setTimeout(() => void this.#tryDisk(), this.#options.retryMs);
+      this.#retry.unref();
+    } else {
+      void hung.then(() => this.#tryDisk());
+    }
   }
 
   async #tryDisk(): Promise<void> {
     await this.#draining;
     if (this.#closed) return;
     try {
-      // The folder itself may be what is missing.
-      if (this.#folder !== undefined && !existsSync(this.#folder.path)) this.#folder = undefined;
-      await probeDisk(join(await this.#openFolder(), ".probe"));
+      await this.#disk.take(async () => {
+        // The folder itself may be what is missing.
+        if (this.#folder !== undefined && !existsSync(this.#folder.path)) this.#folder = undefined;
+        await probeDisk(join(await this.#openFolder(), ".probe"));
+      });
     } catch (error) {
       await this.#turnAway([], error);
       return;
@@ -322,7 +364,7 @@ export class DiskWriter {
   /** What `process.exit()` would cut off. The next process adopts it. */
   #writeAtExit(): void {
     const records = [...this.#writing, ...this.#queue];
-    if (this.#folder === undefined || records.length === 0) return;
+    if (this.#folder === undefined || records.length === 0 || this.hangs) return;
     try {
       const file = openSync(join(this.#folder.path, this.#nextName()), "wx", 0o600);
       writevSync(file, [SEGMENT_MAGIC, ...records.flatMap((r) => [frame(r, r.time), r.bytes])]);

@@ -1,3 +1,4 @@
+import { DiskTurns } from "./disk-turns.ts";
 import type { Segment, SpooledRecord } from "./segment.ts";
 
 export interface ShelfOptions {
@@ -5,6 +6,8 @@ export interface ShelfOptions {
   maxBytes: number;
   /** Older records are given up. */
   maxAgeMs: number;
+  /** How long the disk may take for one read. */
+  answerMs: number;
   onDrop: (lost: Lost, why: string) => void;
   /** A file that cannot be read to its end. */
   onUnreadable: (segment: Segment, lost: Lost) => void;
@@ -24,9 +27,11 @@ export class SegmentShelf {
   #segments: Segment[] = [];
   /** Traces of which something had to go: the rest goes too. */
   readonly #victims = new Set<string>();
+  readonly #disk: DiskTurns;
 
   constructor(options: ShelfOptions) {
     this.#options = options;
+    this.#disk = new DiskTurns(options.answerMs);
   }
 
   get unread(): number {
@@ -61,7 +66,7 @@ export class SegmentShelf {
     const oldest = Date.now() - this.#options.maxAgeMs;
     for (const segment of this.#segments) {
       while (segment.unread > 0) {
-        const record = await segment.peek().catch(toUnread);
+        const record = await segment.peek(this.#disk).catch(toUnread);
         // Later, perhaps: what cannot be read now, such as for want of file handles, is not lost.
         if (record === undefined) break;
         if (record === "broken") {
@@ -95,8 +100,12 @@ export class SegmentShelf {
       if (oldest === undefined) return;
       const lost = { records: 0, bytes: 0 };
       for (;;) {
-        const record = await oldest.peek().catch(() => "broken" as const);
+        const record = await oldest.peek(this.#disk).catch(() => "broken" as const);
         if (record === undefined) break;
+        if (this.#disk.hung !== undefined) {
+          if (lost.records > 0) this.#options.onDrop(lost, TRACE_HAD_TO_GO);
+          return;
+        }
         if (record === "broken") {
           this.#options.onUnreadable(oldest, oldest.giveUpRest());
           break;
@@ -112,7 +121,14 @@ export class SegmentShelf {
     }
   }
 
+  /** From now on a read may take this long at most. */
+  hurry(ms: number): void {
+    this.#disk.hurry(ms);
+  }
+
   async close(): Promise<void> {
+    // What hangs has the descriptor.
+    if (this.#disk.hung !== undefined) return;
     for (const segment of this.#segments) await segment.close();
   }
 

@@ -3,6 +3,7 @@ import { unlink } from "node:fs/promises";
 import { basename } from "node:path";
 import { promisify } from "node:util";
 import { isAttemptRoot, type AttemptRoot, type StoredRecord } from "./record.ts";
+import type { DiskTurns } from "./disk-turns.ts";
 import { FRAME_BYTES, frame, readFrame, readMeta, SEGMENT_MAGIC } from "./segment-format.ts";
 
 /*
@@ -124,10 +125,13 @@ export class Segment {
     return this.#time;
   }
 
-  /** Appends whole records or, if it rejects, nothing. Those that are `taken` are not to be read. */
+  /**
+   * Appends whole records or, if it rejects, nothing; nothing too once `signal` is aborted. Those that are `taken` are
+   * not to be read.
+   */
   async append(
     records: readonly StoredRecord[],
-    options: { fsync: boolean; taken?: boolean },
+    options: { fsync: boolean; taken?: boolean; signal?: AbortSignal },
   ): Promise<void> {
     const fd = (this.#fd ??= await open(this.path, "r+"));
     let at = this.size;
@@ -137,6 +141,7 @@ export class Segment {
       buffers = rest(buffers, bytesWritten);
     }
     if (options.fsync) await fdatasync(fd);
+    options.signal?.throwIfAborted();
     this.#grow(at, records);
     if (options.taken !== true) return;
     this.#readAt = this.size;
@@ -175,15 +180,18 @@ export class Segment {
     }
   }
 
-  /** The next record, which stays the next one until `shift`; `broken` if there should be one and is not. */
-  async peek(): Promise<SpooledRecord | "broken" | undefined> {
+  /**
+   * The next record, which stays the next one until `shift`; `broken` if there should be one and is not. Rejects if the
+   * disk does not give it now.
+   */
+  async peek(disk: DiskTurns): Promise<SpooledRecord | "broken" | undefined> {
     if (this.unread <= 0) return undefined;
     for (let tries = 0; ; tries += 1) {
       const found = readFrame(this.#chunk, this.#readAt - this.#chunkAt);
       if (found.kind === "record") return { ...found.record, segment: this };
       if (found.kind === "broken" || tries === 2) return "broken";
       const needed = this.#chunkAt + found.end - this.#readAt;
-      await this.#load(Math.max(needed, CHUNK_BYTES));
+      await disk.take(() => this.#load(Math.max(needed, CHUNK_BYTES)));
     }
   }
 

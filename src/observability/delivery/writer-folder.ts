@@ -20,6 +20,7 @@ import {
   ownClaim,
   type ProcessClaim,
 } from "../../process-claim.ts";
+import { makePath } from "./make-path.ts";
 
 /*
  * A spool folder has one folder per writer, which holds the writer's claim and its segments:
@@ -68,9 +69,14 @@ export async function openWriterFolder(base: string): Promise<WriterFolder> {
   const path = await makeFolder(base, async (unfinished) => {
     await writeFile(join(unfinished, CLAIM), JSON.stringify(ownClaim()), { mode: 0o600 });
   });
-  const heartbeat = setInterval(() => {
+  const touch = async (): Promise<void> => {
     const now = new Date();
-    utimes(join(path, CLAIM), now, now).catch(() => {});
+    await utimes(join(path, CLAIM), now, now).catch(() => {});
+  };
+  let touching: Promise<void> | undefined;
+  const heartbeat = setInterval(() => {
+    // On a disk that hangs each would hold a thread.
+    touching ??= touch().finally(() => (touching = undefined));
   }, HEARTBEAT_MS);
   heartbeat.unref();
   return {
@@ -93,7 +99,7 @@ export async function leaveFolder(
 }
 
 async function makeFolder(base: string, fill: (folder: string) => Promise<void>): Promise<string> {
-  await mkdir(base, { recursive: true, mode: 0o700 });
+  await makePath(base);
   await chmod(base, 0o700).catch(() => {});
   const id = `${process.pid}-${randomUUID()}`;
   const unfinished = join(base, `${UNFINISHED}${id}`);
