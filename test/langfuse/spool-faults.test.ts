@@ -267,3 +267,87 @@ describe("a disk that does not answer", () => {
     },
   );
 });
+
+describe("files that somebody removes while they are in use", () => {
+  const removed = "its files were removed";
+
+  test("are noticed soon and said once; what can be is written again, in order", async () => {
+    const { store, events } = open();
+    for (const name of ["a", "b", "A"]) store.add(span(1, name));
+    await store.recorded();
+    const batch = await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    await rm(join(base, "spans"), { recursive: true });
+    for (const name of ["a", "A"]) store.add(span(2, name));
+    await until(() => events.some(({ kind }) => kind === "back"));
+    expect(events).toEqual([{ kind: "away", error: removed }, { kind: "back" }]);
+    expect(await onDisk()).toEqual(["1a", "1b", "1A", "2a", "2A"]);
+    batch?.settle(batch.records);
+    expect(await takeAll(store)).toEqual(["1a", "1b", "1A", "2a", "2A"]);
+    expect(store.pending.records + store.counts.dropped).toBe(0);
+    await until(async () => (await segments()).length === 0);
+  });
+
+  test("are noticed where the folder stays", async () => {
+    const { store, events } = open();
+    store.add(span(1, "A"));
+    await store.recorded();
+    for (const path of await segments()) await rm(path);
+    store.add(span(2, "A"));
+    await until(() => events.some(({ kind }) => kind === "back"));
+    expect(events).toEqual([{ kind: "away", error: removed }, { kind: "back" }]);
+    expect(await onDisk()).toEqual(["1A", "2A"]);
+    expect(await takeAll(store)).toEqual(["1A", "2A"]);
+  });
+
+  test("are noticed at the end at the latest", async () => {
+    const { store, events } = open();
+    for (const name of ["a", "b", "A"]) store.add(span(1, name));
+    await store.recorded();
+    await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    await rm(join(base, "spans"), { recursive: true });
+    await store.close();
+    expect(events).toEqual([{ kind: "away", error: removed }]);
+    expect(store.counts).toMatchObject({ left: 3, dropped: 0 });
+    expect(await onDisk()).toEqual(["1a", "1b", "1A"]);
+    const next = open();
+    await until(() => next.store.counts.adopted === 3);
+  });
+
+  test("what cannot be read any more is counted, and said", async () => {
+    const { store, events } = open({ limits: { maxBytes: 16_000 } });
+    // More than one file; those that are full are closed.
+    for (let trace = 0; trace < 20; trace += 1) {
+      store.add(span(trace, "A"));
+      await store.recorded();
+    }
+    await until(async () => (await segments()).length > 2);
+    await rm(join(base, "spans"), { recursive: true });
+    await until(() => events.some(({ kind }) => kind === "back"));
+    const names = await takeAll(store);
+    expect(names.at(-1)).toBe("19A");
+    expect(store.counts.dropped).toBe(20 - names.length);
+    expect(store.pending.records).toBe(0);
+    expect(events.find(({ kind }) => kind === "dropped")).toEqual({
+      kind: "dropped",
+      records: store.counts.dropped,
+      why: "their files were removed",
+    });
+  });
+
+  test("what is sealed in the meantime can be read all the same", async () => {
+    const { store } = open({ limits: { maxBytes: 16_000 } });
+    store.add(span(0, "A"));
+    await store.recorded();
+    await rm(join(base, "spans"), { recursive: true });
+    for (let trace = 1; trace < 40; trace += 1) {
+      store.add(span(trace, "A"));
+      await store.recorded();
+    }
+    const names: string[] = [];
+    await until(async () => {
+      names.push(...(await takeAll(store)));
+      return names.length === 40;
+    });
+    expect(store.counts.dropped).toBe(0);
+  });
+});

@@ -128,6 +128,7 @@ class DiskStore implements RecordStore {
       hasUnderWay: () => this.#unwritten > 0,
       underWay: () => this.#outgoing.all.filter(({ segment }) => segment === undefined),
       onKept: (records, segment) => this.#onKept(records, segment),
+      saveRemoved: () => this.#exclusive(() => this.#saveRemoved()),
       onBack: () => options.onEvent({ kind: "back" }),
     });
   }
@@ -252,6 +253,16 @@ class DiskStore implements RecordStore {
         segment.settled += 1;
       }
     }
+  }
+
+  async #saveRemoved(): Promise<readonly SpooledRecord[]> {
+    const { segments, saved } = await this.#shelf.leaveRemoved();
+    for (const record of this.#outgoing.all) {
+      if (record.segment === undefined || !segments.has(record.segment)) continue;
+      record.segment = undefined;
+      this.#unwritten += 1;
+    }
+    return saved;
   }
 
   #removeSpent(): void {

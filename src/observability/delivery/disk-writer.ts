@@ -1,6 +1,6 @@
-import { closeSync, existsSync, openSync, writevSync } from "node:fs";
-import { open, rm, writeFile } from "node:fs/promises";
+import { closeSync, openSync, writevSync } from "node:fs";
 import { join } from "node:path";
+import { firstPart, probeDisk, syncFolder } from "./disk-files.ts";
 import { DiskTurns } from "./disk-turns.ts";
 import { Segment, type SpooledRecord } from "./segment.ts";
 import { frame, SEGMENT_MAGIC } from "./segment-format.ts";
@@ -49,6 +49,8 @@ export interface DiskWriterOptions {
   underWay: () => readonly SpooledRecord[];
   /** Told that they are in a file by now. */
   onKept: (records: readonly SpooledRecord[], segment: Segment) => void;
+  /** Somebody removed files: lets go of them, and gives the records that were to be sent and can be read. */
+  saveRemoved: () => Promise<readonly SpooledRecord[]>;
   /** The disk takes records again, and has taken those that waited. */
   onBack: () => void;
 }
@@ -60,11 +62,9 @@ const COALESCE_MS = 2;
 const WRITE_NOW_BYTES = 256 * 1_024;
 /** The most that is written on the event loop, how slow that may be, and for how long it is then not tried again. */
 const AT_ONCE_BYTES = 1_024 * 1_024;
-/** What is written with one call, where much has waited: a checksum of each record is work of this thread. */
-const PART = { records: 2_000, bytes: 1_024 * 1_024 };
 const SLOW_MS = 10;
 const DISTRUST_MS = 30_000;
-const PROBE_BYTES = 256 * 1_024;
+const REMOVED = "its files were removed";
 
 /** Appends records to segment files. It opens in the background; `close` ends it. */
 export class DiskWriter {
@@ -158,7 +158,11 @@ export class DiskWriter {
     this.#closed = true;
     clearTimeout(this.#retry);
     this.#disk.hurry(this.#options.answerMs.atEnd);
-    for (const record of more) this.#queue.push(record);
+    while (this.#draining !== undefined) await this.#draining;
+    const saved = await this.#disk.take(() => this.#leaveRemoved()).catch(() => []);
+    if (saved.length > 0 || this.#options.hasUnderWay())
+      this.#options.onAway([], new Error(REMOVED), !this.#away);
+    this.#queue = [...saved, ...more, ...this.#queue];
     this.#draining ??= this.#drain();
     while (this.#draining !== undefined) await this.#draining;
     process.off("exit", this.#onExit);
@@ -241,7 +245,6 @@ export class DiskWriter {
     for (const wake of this.#writers.splice(0)) wake();
     if (failure === undefined) return true;
     await this.#turnAway(unwritten, failure.error);
-    for (const wake of this.#waiters.splice(0)) wake();
     return false;
   }
 
@@ -294,7 +297,7 @@ export class DiskWriter {
 
   async #openFolder(): Promise<string> {
     if (this.#folder === undefined) {
-      this.#opening ??= openWriterFolder(this.#options.folder);
+      this.#opening ??= openWriterFolder(this.#options.folder, (folder) => this.#onBeat(folder));
       const folder = await this.#opening.finally(() => (this.#opening = undefined));
       if (this.#folder === undefined) {
         this.#folder = folder;
@@ -320,17 +323,45 @@ export class DiskWriter {
     return segment;
   }
 
+  async #onBeat(folder: WriterFolder): Promise<void> {
+    const well = (await folder.isThere()) && !(await this.#current?.isRemoved());
+    if (well || this.#away || this.#closed || folder !== this.#folder) return;
+    while (this.#draining !== undefined) await this.#draining;
+    if (this.#away || this.#closed) return;
+    const leave = this.#turnAway([], new Error(REMOVED)).then(() => {
+      this.#draining = undefined;
+      void this.#tryDisk();
+    });
+    this.#draining = leave;
+    await leave;
+  }
+
+  /** Lets go of a folder and of files that somebody removed; gives what can be saved of them. */
+  async #leaveRemoved(): Promise<readonly SpooledRecord[]> {
+    const folder = this.#folder;
+    const there = folder === undefined || (await folder.isThere());
+    if (there && !(await this.#current?.isRemoved())) return [];
+    if (!there) {
+      folder.abandon();
+      this.#folder = undefined;
+    }
+    this.#current = undefined;
+    return this.#options.saveRemoved();
+  }
+
   async #turnAway(records: readonly SpooledRecord[], error: unknown): Promise<void> {
+    const saved = await this.#disk.take(() => this.#leaveRemoved()).catch(() => []);
     const segment = this.#current;
     this.#current = undefined;
     if (segment !== undefined) await this.#seal(segment);
     const first = !this.#away && !this.#returning;
     this.#away = true;
     this.#returning = false;
-    const unwritten = [...records, ...this.#queue];
+    const unwritten = [...saved, ...records, ...this.#queue];
     this.#queue = [];
     this.#queueBytes = 0;
     this.#options.onAway(unwritten, error, first);
+    for (const wake of this.#waiters.splice(0)) wake();
     if (this.#closed) return;
     clearTimeout(this.#retry);
     const { hung } = this.#disk;
@@ -343,12 +374,11 @@ export class DiskWriter {
   }
 
   async #tryDisk(): Promise<void> {
+    clearTimeout(this.#retry);
     await this.#draining;
-    if (this.#closed) return;
+    if (this.#closed || !this.#away) return;
     try {
       await this.#disk.take(async () => {
-        // The folder itself may be what is missing.
-        if (this.#folder !== undefined && !existsSync(this.#folder.path)) this.#folder = undefined;
         await probeDisk(join(await this.#openFolder(), ".probe"));
       });
     } catch (error) {
@@ -372,36 +402,5 @@ export class DiskWriter {
     } catch {
       // There is nobody left to tell.
     }
-  }
-}
-
-/** As many records as are made ready for the disk without a pause. */
-function firstPart(records: readonly SpooledRecord[]): readonly SpooledRecord[] {
-  let bytes = 0;
-  let count = 0;
-  for (const record of records) {
-    bytes += record.bytes.length;
-    if (count > 0 && (bytes > PART.bytes || count === PART.records)) break;
-    count += 1;
-  }
-  return count === records.length ? records : records.slice(0, count);
-}
-
-/** A new file's name is on the disk only when its folder is. */
-async function syncFolder(path: string): Promise<void> {
-  const handle = await open(path, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-/** A folder may be there where no file fits any more. */
-async function probeDisk(path: string): Promise<void> {
-  try {
-    await writeFile(path, Buffer.alloc(PROBE_BYTES), { mode: 0o600 });
-  } finally {
-    await rm(path, { force: true });
   }
 }

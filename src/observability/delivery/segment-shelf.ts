@@ -1,5 +1,6 @@
 import { DiskTurns } from "./disk-turns.ts";
 import type { Segment, SpooledRecord } from "./segment.ts";
+import { isMissing } from "./writer-folder.ts";
 
 export interface ShelfOptions {
   /** Bytes of all files; past them the oldest traces go. */
@@ -126,6 +127,34 @@ export class SegmentShelf {
     this.#disk.hurry(ms);
   }
 
+  /**
+   * Lets go of the files that somebody removed: gives them, and the records in them that can be read all the same. The
+   * others are given up.
+   */
+  async leaveRemoved(): Promise<{ segments: ReadonlySet<Segment>; saved: SpooledRecord[] }> {
+    const removed = new Set<Segment>();
+    const saved: SpooledRecord[] = [];
+    const lost: Lost = { records: 0, bytes: 0 };
+    for (const segment of this.#segments) {
+      if (!(await segment.isRemoved().catch(() => false))) continue;
+      removed.add(segment);
+      while (segment.unread > 0) {
+        const record = await segment.peek(this.#disk).catch(() => "broken" as const);
+        if (record === undefined || record === "broken") {
+          const { records, bytes } = segment.giveUpRest();
+          lost.records += records;
+          lost.bytes += bytes;
+          break;
+        }
+        saved.push({ ...segment.shift(record), segment: undefined });
+      }
+      await segment.close();
+    }
+    this.#segments = this.#segments.filter((segment) => !removed.has(segment));
+    if (lost.records > 0) this.#options.onDrop(lost, "their files were removed");
+    return { segments: removed, saved };
+  }
+
   async close(): Promise<void> {
     // What hangs has the descriptor.
     if (this.#disk.hung !== undefined) return;
@@ -154,7 +183,5 @@ function isOver(segment: Segment): boolean {
 
 /** What a failed read means for a file: it is gone, or it cannot be read now. */
 function toUnread(error: unknown): "broken" | undefined {
-  return error instanceof Error && "code" in error && error.code === "ENOENT"
-    ? "broken"
-    : undefined;
+  return isMissing(error) ? "broken" : undefined;
 }

@@ -1,10 +1,11 @@
 import * as fs from "node:fs";
-import { unlink } from "node:fs/promises";
+import { access, unlink } from "node:fs/promises";
 import { basename } from "node:path";
 import { promisify } from "node:util";
 import { isAttemptRoot, type AttemptRoot, type StoredRecord } from "./record.ts";
 import type { DiskTurns } from "./disk-turns.ts";
 import { FRAME_BYTES, frame, readFrame, readMeta, SEGMENT_MAGIC } from "./segment-format.ts";
+import { isMissing } from "./writer-folder.ts";
 
 /*
  *   writing ──seal──▶ sealed ──every record settled──▶ removed
@@ -52,7 +53,7 @@ export class Segment {
 
   /** A new file, which must not exist. */
   static async create(path: string): Promise<Segment> {
-    const fd = await open(path, "wx", 0o600);
+    const fd = await open(path, "wx+", 0o600);
     try {
       await writev(fd, [SEGMENT_MAGIC], 0);
     } catch (error) {
@@ -65,7 +66,7 @@ export class Segment {
 
   /** The same at once. */
   static createSync(path: string): Segment {
-    const fd = fs.openSync(path, "wx", 0o600);
+    const fd = fs.openSync(path, "wx+", 0o600);
     try {
       fs.writeSync(fd, SEGMENT_MAGIC, 0, SEGMENT_MAGIC.length, 0);
     } catch (error) {
@@ -172,12 +173,25 @@ export class Segment {
     const fd = this.#fd;
     this.#fd = undefined;
     if (fd === undefined) return;
+    let removed = false;
     try {
-      const { size } = await fstat(fd);
+      const { size, nlink } = await fstat(fd);
+      removed = nlink === 0;
       if (size > this.size) await ftruncate(fd, this.size);
     } finally {
-      await close(fd);
+      // Of a file that somebody removed there is nothing left but this descriptor.
+      if (removed) this.#fd = fd;
+      else await close(fd);
     }
+  }
+
+  /** Whether somebody removed the file; it may be readable all the same. */
+  async isRemoved(): Promise<boolean> {
+    if (this.#fd !== undefined) return (await fstat(this.#fd)).nlink === 0;
+    return access(this.path).then(
+      () => false,
+      (error: unknown) => isMissing(error),
+    );
   }
 
   /**
@@ -261,7 +275,12 @@ export class Segment {
   }
 
   async #load(bytes: number): Promise<void> {
-    const fd = (this.#readFd ??= await open(this.path, "r"));
+    this.#readFd ??= await open(this.path, "r").catch((error: unknown) => {
+      if (this.#fd === undefined) throw error;
+      return undefined;
+    });
+    const fd = this.#readFd ?? this.#fd;
+    if (fd === undefined) return;
     this.#chunkAt = this.#readAt;
     this.#chunk = await readAt(fd, this.#readAt, Math.min(bytes, this.size - this.#readAt));
   }
