@@ -3,7 +3,7 @@ import { closeSync, constants, openSync } from "node:fs";
 import { mkdtemp, open as openFile, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   createDiskStore,
   type DiskStoreOptions,
@@ -349,5 +349,64 @@ describe("files that somebody removes while they are in use", () => {
       return names.length === 40;
     });
     expect(store.counts.dropped).toBe(0);
+  });
+});
+
+describe("a trace of which a record is too old", () => {
+  const HOUR = 3_600_000;
+
+  function waitHours(hours: number): void {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + hours * HOUR });
+    cleanups.push(async () => vi.useRealTimers());
+  }
+
+  test("goes whole, with what comes later, and no other goes", async () => {
+    const { store, events } = open({ limits: { maxAgeMs: 2 * HOUR } });
+    store.add(span(1, "a"));
+    await store.recorded();
+    waitHours(1.5);
+    store.add(span(2, "a"));
+    store.add(span(1, "A"));
+    await store.recorded();
+    waitHours(1);
+    store.add(span(2, "A"));
+    expect(await takeAll(store)).toEqual(["2a", "2A"]);
+    store.add(span(1, "b"));
+    store.add(span(3, "A"));
+    expect(await takeAll(store)).toEqual(["3A"]);
+    expect(store.counts.dropped).toBe(3);
+    expect(store.pending.records).toBe(0);
+    expect(events).toContainEqual({ kind: "dropped", records: 1, why: "they are too old" });
+  });
+
+  test("goes with what came back from a target that is away, and the root that waits for it", async () => {
+    const { store } = open({ limits: { maxAgeMs: 2 * HOUR } });
+    for (const name of ["a", "b", "A"]) store.add(span(1, name));
+    store.add(span(2, "a"));
+    await store.recorded();
+    const failed = await store.take({ maxRecords: 2, maxBytes: 1_000 });
+    const underWay = await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    expect(underWay?.records.map(nameOf)).toEqual(["2a"]);
+    failed?.settle(failed.records);
+    waitHours(3);
+    store.add(span(3, "A"));
+    expect(await takeAll(store)).toEqual(["3A"]);
+    underWay?.settle(underWay.records);
+    expect(await takeAll(store)).toEqual([]);
+    expect(store.counts.dropped).toBe(4);
+    expect(store.pending).toEqual({ records: 0, bytes: 0, oldest: undefined });
+    await until(async () => (await segments()).length === 0);
+  });
+
+  test("goes from memory too, where the disk takes nothing", async () => {
+    await writeFile(join(base, "spans"), "a file in the way");
+    const { store, events } = open({ limits: { maxAgeMs: 2 * HOUR } });
+    await until(() => events.length > 0);
+    store.add(span(1, "a"));
+    waitHours(1.5);
+    for (const name of ["1A", "2A"]) store.add(span(Number(name[0]), "A"));
+    waitHours(1);
+    expect(await takeAll(store)).toEqual(["2A"]);
+    expect(store.counts.dropped).toBe(2);
   });
 });

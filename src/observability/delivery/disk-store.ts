@@ -4,6 +4,7 @@ import { DiskWriter } from "./disk-writer.ts";
 import { createLossTeller, DEFAULT_LIMITS, type Limits, type StoreEvent } from "./limits.ts";
 import { MemoryQueue } from "./memory-queue.ts";
 import { Outgoing } from "./outgoing.ts";
+import { Overdue } from "./overdue.ts";
 import {
   isAttemptRoot,
   type AskSuperseded,
@@ -71,6 +72,7 @@ class DiskStore implements RecordStore {
   readonly #limits: Limits;
   readonly #writer: DiskWriter;
   readonly #shelf: SegmentShelf;
+  readonly #overdue: Overdue;
   readonly #memory: MemoryQueue<SpooledRecord>;
   readonly #outgoing: Outgoing<SpooledRecord>;
   #records = 0;
@@ -91,6 +93,7 @@ class DiskStore implements RecordStore {
     this.#tellLoss = createLossTeller(options.onEvent);
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#limits = limits;
+    this.#overdue = new Overdue(limits.maxAgeMs);
     this.#memory = new MemoryQueue(limits.memory, (records) =>
       this.#drop(toLost(records), "the disk takes nothing and there is no room in memory"),
     );
@@ -100,10 +103,14 @@ class DiskStore implements RecordStore {
         this.counts.superseded += records.length;
         this.#onGone(records);
       },
+      {
+        hasToGo: (record) => this.#overdue.why(record) !== undefined,
+        onDropped: (records) => this.#onOverdue(records),
+      },
     );
     this.#shelf = new SegmentShelf({
       maxBytes: limits.maxBytes,
-      maxAgeMs: limits.maxAgeMs,
+      overdue: this.#overdue,
       answerMs: options.answerMs ?? ANSWER_MS,
       onDrop: (lost, why) => this.#drop(lost, why),
       onUnreadable: (segment, lost) => this.#onUnreadable(segment, lost),
@@ -160,7 +167,7 @@ class DiskStore implements RecordStore {
     if (isAttemptRoot(record)) this.#outgoing.awaitDecision(record);
     if (record.bytes.length > this.#limits.maxRecordBytes) {
       this.#drop(toLost([stored]), "they are larger than a record may be");
-    } else if (this.#shelf.isVictim(record.traceId)) {
+    } else if (this.#overdue.has(record.traceId)) {
       this.#drop(toLost([stored]), "the rest of their trace had to go");
     } else if (this.#writer.takes) {
       this.#writer.add(stored);
@@ -177,7 +184,7 @@ class DiskStore implements RecordStore {
     await within(WRITE_WAIT_MS, this.recorded());
     return this.#exclusive(() =>
       this.#outgoing.take(limit, {
-        peek: async () => (await this.#shelf.peek()) ?? this.#memory.peek(),
+        peek: async () => (await this.#shelf.peek()) ?? this.#peekMemory(),
         shift: (record) => {
           if (record.segment !== undefined) return record.segment.shift(record);
           this.#unwritten += 1;
@@ -185,6 +192,16 @@ class DiskStore implements RecordStore {
         },
       }),
     );
+  }
+
+  #peekMemory(): SpooledRecord | undefined {
+    for (;;) {
+      const record = this.#memory.peek();
+      const why = record === undefined ? undefined : this.#overdue.why(record);
+      if (record === undefined || why === undefined) return record;
+      this.#memory.shift();
+      this.#drop(toLost([record]), why);
+    }
   }
 
   recorded(): Promise<void> {
@@ -240,6 +257,13 @@ class DiskStore implements RecordStore {
       else segment.settled += 1;
     }
     this.#removeSpent();
+  }
+
+  /** Records that were taken once, and had to go before they could be sent. */
+  #onOverdue(records: readonly SpooledRecord[]): void {
+    this.#onGone(records);
+    this.counts.dropped += records.length;
+    for (const record of records) this.#tellLoss(1, this.#overdue.why(record) ?? "");
   }
 
   /** Records that were under way in memory alone are in a file now, unless they are settled. */

@@ -1,12 +1,13 @@
 import { DiskTurns } from "./disk-turns.ts";
+import { type Overdue, TRACE_HAD_TO_GO } from "./overdue.ts";
 import type { Segment, SpooledRecord } from "./segment.ts";
 import { isMissing } from "./writer-folder.ts";
 
 export interface ShelfOptions {
   /** Bytes of all files; past them the oldest traces go. */
   maxBytes: number;
-  /** Older records are given up. */
-  maxAgeMs: number;
+  /** What has to go. */
+  overdue: Overdue;
   /** How long the disk may take for one read. */
   answerMs: number;
   onDrop: (lost: Lost, why: string) => void;
@@ -19,15 +20,10 @@ export interface Lost {
   bytes: number;
 }
 
-const MAX_VICTIMS = 100_000;
-const TRACE_HAD_TO_GO = "the traces waiting take more than they may";
-
 /** The segments of one store, oldest first: read from one end, removed when spent, bounded by whole traces. */
 export class SegmentShelf {
   readonly #options: ShelfOptions;
   #segments: Segment[] = [];
-  /** Traces of which something had to go: the rest goes too. */
-  readonly #victims = new Set<string>();
   readonly #disk: DiskTurns;
 
   constructor(options: ShelfOptions) {
@@ -53,10 +49,6 @@ export class SegmentShelf {
     return this.#sum((segment) => segment.size) > this.#options.maxBytes;
   }
 
-  isVictim(traceId: string): boolean {
-    return this.#victims.has(traceId);
-  }
-
   add(...segments: Segment[]): void {
     this.#segments.push(...segments);
     this.#segments.sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -64,7 +56,6 @@ export class SegmentShelf {
 
   /** The next record of the oldest file that has one. Gives up what has to go. */
   async peek(): Promise<SpooledRecord | undefined> {
-    const oldest = Date.now() - this.#options.maxAgeMs;
     for (const segment of this.#segments) {
       while (segment.unread > 0) {
         const record = await segment.peek(this.#disk).catch(toUnread);
@@ -74,11 +65,7 @@ export class SegmentShelf {
           this.#options.onUnreadable(segment, segment.giveUpRest());
           break;
         }
-        const why = this.#victims.has(record.traceId)
-          ? TRACE_HAD_TO_GO
-          : record.time < oldest
-            ? "they are too old"
-            : undefined;
+        const why = this.#options.overdue.why(record);
         if (why === undefined) return record;
         segment.skip(record);
         this.#options.onDrop({ records: 1, bytes: record.bytes.length }, why);
@@ -114,7 +101,7 @@ export class SegmentShelf {
         oldest.skip(record);
         lost.records += 1;
         lost.bytes += record.bytes.length;
-        this.#addVictim(record.traceId);
+        this.#options.overdue.add(record.traceId, TRACE_HAD_TO_GO);
       }
       this.#options.onDrop(lost, TRACE_HAD_TO_GO);
       this.#segments = this.#segments.filter((segment) => segment !== oldest);
@@ -159,15 +146,6 @@ export class SegmentShelf {
     // What hangs has the descriptor.
     if (this.#disk.hung !== undefined) return;
     for (const segment of this.#segments) await segment.close();
-  }
-
-  #addVictim(traceId: string): void {
-    this.#victims.add(traceId);
-    if (this.#victims.size <= MAX_VICTIMS) return;
-    for (const oldest of this.#victims) {
-      this.#victims.delete(oldest);
-      return;
-    }
   }
 
   #sum(of: (segment: Segment) => number): number {
