@@ -52,6 +52,21 @@ export class Outgoing<R extends StoredRecord> {
     return this.#ready.length + sum(this.#returned, (records) => records.length);
   }
 
+  /** The traces of which something is in a batch. */
+  get traceIdsInBatches(): readonly string[] {
+    return [...new Set([...this.#batches].flat().map(({ traceId }) => traceId))];
+  }
+
+  /** Drops what has to go, but for what is in a batch. */
+  dropOverdue(): void {
+    for (const batch of this.#returned.splice(0)) {
+      const kept = this.#dropReturned(batch);
+      if (kept.length > 0) this.#returned.push(kept);
+    }
+    for (const [traceId, records] of this.#held) this.#keepHeld(traceId, this.#dropFrom(records));
+    this.#ready = this.#dropFrom(this.#ready);
+  }
+
   /** When the oldest of all that is here was taken in. */
   get oldest(): number | undefined {
     let oldest: number | undefined;

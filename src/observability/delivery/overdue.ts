@@ -1,7 +1,7 @@
 import type { StoredRecord } from "./record.ts";
 
 export const TRACE_HAD_TO_GO = "the traces waiting take more than they may";
-const TOO_OLD = "they are too old";
+export const TOO_OLD = "they are too old";
 const MAX_TRACES = 100_000;
 
 /** Traces of which something had to go, and why: half a trace helps nobody, so the rest of it goes too. */
@@ -25,7 +25,7 @@ export class Overdue {
     return TOO_OLD;
   }
 
-  add(traceId: string, why: string = TOO_OLD): void {
+  add(traceId: string, why: string): void {
     this.#traces.set(traceId, why);
     if (this.#traces.size <= MAX_TRACES) return;
     for (const oldest of this.#traces.keys()) {
