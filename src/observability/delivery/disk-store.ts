@@ -17,6 +17,7 @@ import {
   type StoredRecord,
 } from "./record.ts";
 import { Segment, type SpooledRecord } from "./segment.ts";
+import { FRAME_BYTES } from "./segment-format.ts";
 import { SegmentShelf, type Lost } from "./segment-shelf.ts";
 import { within } from "./within.ts";
 
@@ -295,10 +296,14 @@ class DiskStore implements RecordStore {
   }
 
   #onUnreadable(segment: Segment, lost: Lost): void {
-    this.#writer.forget(segment);
-    this.counts.torn += 1;
-    this.#giveUp(lost);
-    this.#options.onEvent({ kind: "unreadable", file: segment.path, records: lost.records });
+    if (segment.sealed) this.#writer.forget(segment);
+    // At least one record was there, if not where it was thought to be.
+    const records = Math.max(1, lost.records);
+    this.counts.adopted += records - lost.records;
+    this.#records += records - lost.records;
+    this.#giveUp({ records, bytes: lost.bytes });
+    const bytes = lost.bytes + lost.records * FRAME_BYTES;
+    this.#options.onEvent({ kind: "unreadable", file: segment.path, records, bytes });
   }
 
   #drop(lost: Lost, why: string): void {
@@ -341,7 +346,7 @@ class DiskStore implements RecordStore {
       }
       if (adopted === undefined) {
         await rename(path, `${path}.unknown`).catch(() => {});
-        this.#options.onEvent({ kind: "unreadable", file: `${path}.unknown`, records: 0 });
+        this.#options.onEvent({ kind: "foreign", file: `${path}.unknown` });
         continue;
       }
       if (adopted.torn) torn += 1;

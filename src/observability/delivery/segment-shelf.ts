@@ -11,7 +11,7 @@ export interface ShelfOptions {
   /** How long the disk may take for one read. */
   answerMs: number;
   onDrop: (lost: Lost, why: string) => void;
-  /** A file that cannot be read to its end. */
+  /** A part of a file that cannot be read. */
   onUnreadable: (segment: Segment, lost: Lost) => void;
 }
 
@@ -62,8 +62,8 @@ export class SegmentShelf {
         // Later, perhaps: what cannot be read now, such as for want of file handles, is not lost.
         if (record === undefined) break;
         if (record === "broken") {
-          this.#options.onUnreadable(segment, segment.giveUpRest());
-          break;
+          await this.#skipBroken(segment);
+          continue;
         }
         const why = this.#options.overdue.why(record);
         if (why === undefined) return record;
@@ -95,8 +95,8 @@ export class SegmentShelf {
           return;
         }
         if (record === "broken") {
-          this.#options.onUnreadable(oldest, oldest.giveUpRest());
-          break;
+          await this.#skipBroken(oldest);
+          continue;
         }
         oldest.skip(record);
         lost.records += 1;
@@ -140,6 +140,11 @@ export class SegmentShelf {
     this.#segments = this.#segments.filter((segment) => !removed.has(segment));
     if (lost.records > 0) this.#options.onDrop(lost, "their files were removed");
     return { segments: removed, saved };
+  }
+
+  async #skipBroken(segment: Segment): Promise<void> {
+    const lost = await segment.skipBroken(this.#disk).catch(() => segment.giveUpRest());
+    this.#options.onUnreadable(segment, lost);
   }
 
   async close(): Promise<void> {

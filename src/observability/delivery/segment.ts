@@ -2,9 +2,10 @@ import * as fs from "node:fs";
 import { access, unlink } from "node:fs/promises";
 import { basename } from "node:path";
 import { promisify } from "node:util";
-import { isAttemptRoot, type AttemptRoot, type StoredRecord } from "./record.ts";
+import type { AttemptRoot, StoredRecord } from "./record.ts";
 import type { DiskTurns } from "./disk-turns.ts";
-import { FRAME_BYTES, frame, readFrame, readMeta, SEGMENT_MAGIC } from "./segment-format.ts";
+import { FRAME_BYTES, frame, readFrame, SEGMENT_MAGIC } from "./segment-format.ts";
+import { findRecord, scanRecords, type ReadBytes } from "./segment-scan.ts";
 import { isMissing } from "./writer-folder.ts";
 
 /*
@@ -91,7 +92,14 @@ export class Segment {
       const { size } = await fstat(fd);
       const magic = await readAt(fd, 0, SEGMENT_MAGIC.length);
       if (size >= SEGMENT_MAGIC.length && !magic.equals(SEGMENT_MAGIC)) return undefined;
-      const roots = await segment.#scan(fd, size);
+      const { records, end, time, roots } = await scanRecords(
+        (at, bytes) => readAt(fd, at, bytes),
+        segment.size,
+        size,
+      );
+      segment.size = Math.max(segment.size, end);
+      segment.records = records;
+      segment.#time = time;
       return { segment, torn: size > segment.size, roots };
     } finally {
       await segment.close();
@@ -226,6 +234,26 @@ export class Segment {
     this.settled += 1;
   }
 
+  /**
+   * Goes on behind a record that is broken, with the next one that is whole; tells how much was given up. There may be
+   * more behind it than was known, and then it is less than nothing.
+   */
+  async skipBroken(disk: DiskTurns): Promise<{ records: number; bytes: number }> {
+    const fd = this.#readFd ?? this.#fd;
+    if (fd === undefined) return this.giveUpRest();
+    const { size, unread } = this;
+    const from = this.#readAt;
+    const read: ReadBytes = (at, bytes) => readAt(fd, at, bytes);
+    const next = await disk.take(() => findRecord(read, from + 1, size));
+    if (next === undefined) return this.giveUpRest();
+    const { records } = await disk.take(() => scanRecords(read, next, size));
+    const lost = unread - records;
+    this.records -= lost;
+    this.#readAt = this.#chunkAt = next;
+    this.#chunk = Buffer.alloc(0);
+    return { records: lost, bytes: next - from - lost * FRAME_BYTES };
+  }
+
   /** Gives up what cannot be read; tells how much that was. */
   giveUpRest(): { records: number; bytes: number } {
     const records = this.unread;
@@ -250,28 +278,6 @@ export class Segment {
     const fd = this.#readFd;
     this.#readFd = undefined;
     if (fd !== undefined) await close(fd).catch(() => {});
-  }
-
-  async #scan(fd: number, size: number): Promise<AttemptRoot[]> {
-    const roots: AttemptRoot[] = [];
-    let chunk = Buffer.alloc(0);
-    let chunkAt = 0;
-    while (this.size + FRAME_BYTES <= size) {
-      if (this.size + FRAME_BYTES > chunkAt + chunk.length) {
-        chunkAt = this.size;
-        chunk = await readAt(fd, chunkAt, Math.min(CHUNK_BYTES, size - chunkAt));
-        if (chunk.length < FRAME_BYTES) return roots;
-      }
-      const at = this.size - chunkAt;
-      const end = this.size + 8 + chunk.readUInt32LE(at);
-      if (end > size || end < this.size + FRAME_BYTES) return roots;
-      const about = readMeta(chunk.subarray(at + 8));
-      if (isAttemptRoot(about)) roots.push({ traceId: about.traceId, attempt: about.attempt });
-      this.#time ??= about.time;
-      this.size = end;
-      this.records += 1;
-    }
-    return roots;
   }
 
   async #load(bytes: number): Promise<void> {
