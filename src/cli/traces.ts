@@ -62,7 +62,7 @@ function renderReport(report: WaitingReport): string[] {
   const { target, stream, records, bytes, oldest, owners, dead_letters: letters } = report;
   const age = oldest === undefined ? "" : `, the oldest for ${toAge(Date.now() - oldest)}`;
   const waiting = records === 0 ? "nothing waits" : `${records} wait (${toSize(bytes)}${age})`;
-  const dead = letters === 0 ? "" : `; ${letters} dead letters`;
+  const dead = letters === 0 ? "" : `; ${countLetters(letters)}`;
   return [
     `${target} ${stream}: ${waiting}${dead}`,
     ...owners.map((owner) => `  ${owner.records} ${owner.whose}`),
@@ -135,9 +135,13 @@ async function replay(spool: TraceSpool): Promise<number> {
   print(
     replayed === 0
       ? "There are no dead letters."
-      : `${replayed} dead letters are in the spool again. A running server sends them within seconds; "aegra traces flush" does so at once.`,
+      : `${countLetters(replayed)} ${replayed === 1 ? "is" : "are"} in the spool again. A running server sends what is there within seconds; "aegra traces flush" does so at once.`,
   );
   return 0;
+}
+
+function countLetters(letters: number): string {
+  return letters === 1 ? "1 dead letter" : `${letters} dead letters`;
 }
 
 function print(line: string): void {

@@ -13,8 +13,8 @@ export interface OutboxRow {
   time: number;
 }
 
-/** What waits in one queue, in nobody's hands. */
-export interface OutboxLevel {
+/** What waits in one queue. */
+interface OutboxAmount {
   queue: string;
   records: number;
   bytes: number;
@@ -22,8 +22,34 @@ export interface OutboxLevel {
   oldest_ms: number;
 }
 
+/** What waits in one queue in nobody's hands, and beside it what senders hold. */
+export interface OutboxLevel extends OutboxAmount {
+  held_bytes: number;
+  held_oldest_ms: number;
+}
+
+/** What a queue may hold. */
+export interface OutboxBounds {
+  maxBytes: number;
+  maxAgeMs: number;
+  /** Trace ids that stay, whatever else is true of them. */
+  except: readonly string[];
+  /** Trace ids that go in any case. */
+  overdue: readonly string[];
+}
+
+/** A trace that had to go. */
+export interface TrimmedTrace {
+  /** 32 hex digits. */
+  trace_id: string;
+  /** For its age, and not for want of room. */
+  old: boolean;
+  /** Its rows that were in nobody's hands. */
+  records: number;
+}
+
 /** What is in the table of one queue, whoever holds it. */
-export interface OutboxReport extends OutboxLevel {
+export interface OutboxReport extends OutboxAmount {
   /** In the hands of processes that live. */
   held: number;
   dead_letters: number;
@@ -65,13 +91,13 @@ export interface TraceOutbox {
   recover(senderId: string, everything: boolean): Promise<void>;
   /** Drops roots in nobody's hands that another attempt of their run tells. */
   dropSuperseded(): Promise<void>;
-  /** What is in nobody's hands, by queue. */
+  /** What waits, by queue. */
   levels(): Promise<OutboxLevel[]>;
-  /** Drops the oldest whole traces of a queue until it keeps to its limits. */
-  trim(
-    queue: string,
-    limits: { maxBytes: number; maxAgeMs: number },
-  ): Promise<{ records: number; old: boolean }[]>;
+  /**
+   * Drops the oldest whole traces of a queue until it keeps to its bounds: those in nobody's hands, and the sender's
+   * own.
+   */
+  trim(queue: string, senderId: string, bounds: OutboxBounds): Promise<TrimmedTrace[]>;
   /** Keeps a row a target will not take; false if there are too many. */
   bury(queue: string, row: OutboxRow, letter: { answer: string; most: number }): Promise<boolean>;
   report(): Promise<OutboxReport[]>;
@@ -180,20 +206,28 @@ export function createTraceOutbox(database: Queryable): TraceOutbox {
     },
 
     async levels() {
+      // Apart, so that each has its index: much may wait in nobody's hands, while what is held is bounded.
       const { rows } = await database.query<OutboxLevel>(
-        `SELECT queue, count(*)::int AS records, sum(size)::float8 AS bytes, ${AGE("min(taken_in_at)")} AS oldest_ms
-         FROM trace_outbox WHERE sender_id IS NULL GROUP BY queue`,
+        `SELECT coalesce(w.queue, h.queue) AS queue, coalesce(w.records, 0) AS records, coalesce(w.bytes, 0) AS bytes,
+           coalesce(w.oldest_ms, 0) AS oldest_ms, coalesce(h.bytes, 0) AS held_bytes, coalesce(h.oldest_ms, 0) AS held_oldest_ms
+         FROM (SELECT queue, count(*)::int AS records, sum(size)::float8 AS bytes, ${AGE("min(taken_in_at)")} AS oldest_ms
+               FROM trace_outbox WHERE sender_id IS NULL GROUP BY queue) w
+         FULL JOIN (SELECT queue, sum(size)::float8 AS bytes, ${AGE("min(taken_in_at)")} AS oldest_ms
+                    FROM trace_outbox WHERE sender_id IS NOT NULL GROUP BY queue) h ON h.queue = w.queue`,
       );
       return rows;
     },
 
-    async trim(queue, { maxBytes, maxAgeMs }) {
-      const { rows } = await database.query<{ records: number; old: boolean }>(TRIM, [
+    async trim(queue, senderId, { maxBytes, maxAgeMs, except, overdue }) {
+      const { rows } = await database.query<TrimmedTrace>(TRIM, [
         queue,
         maxBytes,
         maxAgeMs,
+        senderId,
+        except,
+        overdue,
       ]);
-      return rows;
+      return rows.map((row) => ({ ...row, trace_id: row.trace_id.replaceAll("-", "") }));
     },
 
     async bury(queue, row, { answer, most }) {
@@ -316,20 +350,20 @@ const CLAIM = `
   WHERE o.record_id = sums.record_id AND sums.before < $4::bigint
   RETURNING o.record_id, o.trace_id, o.root, o.attempt, o.bytes, ${AGE("o.taken_in_at")} AS age_ms`;
 
-// Half a trace helps nobody: one of which a part is in somebody's hands is left whole.
+// Half a trace helps nobody: one of which a part is in another sender's hands is left whole.
 const TRIM = `
   WITH traces AS (
-    SELECT trace_id, sum(size) AS bytes, min(taken_in_at) AS first
-    FROM trace_outbox WHERE queue = $1 AND sender_id IS NULL GROUP BY trace_id
+    SELECT trace_id, sum(size) AS bytes, min(taken_in_at) AS first,
+      bool_or(sender_id IS NOT NULL AND sender_id <> $4::uuid) AS shared
+    FROM trace_outbox WHERE queue = $1 GROUP BY trace_id
   ), ranked AS (
-    SELECT trace_id, first < now() - $3::float8 * interval '1 millisecond' AS old,
-      sum(bytes) OVER (ORDER BY first DESC, trace_id) > $2::float8 AS beyond
+    SELECT trace_id, shared, sum(bytes) OVER (ORDER BY first DESC, trace_id) > $2::float8 AS beyond,
+      trace_id = ANY($6::uuid[]) OR first < now() - $3::float8 * interval '1 millisecond' AS old
     FROM traces
   ), gone AS (
     DELETE FROM trace_outbox o USING ranked v
-    WHERE o.queue = $1 AND o.sender_id IS NULL AND o.trace_id = v.trace_id AND (v.old OR v.beyond)
-      AND NOT EXISTS (SELECT 1 FROM trace_outbox h
-        WHERE h.trace_id = o.trace_id AND h.queue = o.queue AND h.sender_id IS NOT NULL)
-    RETURNING v.old
+    WHERE o.queue = $1 AND (o.sender_id IS NULL OR o.sender_id = $4::uuid) AND o.trace_id = v.trace_id
+      AND (v.old OR v.beyond) AND NOT v.shared AND v.trace_id <> ALL($5::uuid[])
+    RETURNING o.trace_id, o.sender_id, v.old
   )
-  SELECT count(*)::int AS records, old FROM gone GROUP BY old`;
+  SELECT trace_id, old, count(*) FILTER (WHERE sender_id IS NULL)::int AS records FROM gone GROUP BY trace_id, old`;

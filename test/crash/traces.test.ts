@@ -1,4 +1,4 @@
-import { readdir } from "node:fs/promises";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { until, type ChildServer } from "../support/child-server.ts";
@@ -134,6 +134,38 @@ describe("a process that is killed under load", () => {
     await expectWhole(receiver, traceIds);
     expect(receiver.violations()).toEqual([]);
   });
+});
+
+describe("a process whose disk comes and goes, with a Langfuse that is down", () => {
+  const databases = createTestDatabases("pglite");
+
+  it("leaves all its traces to the next: those tried before the disk was back too", async () => {
+    const { dataDir } = await databases.configure();
+    const { receiver, start } = await setUp({
+      AEGRA_DATA_DIR: dataDir,
+      BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS: "1",
+    });
+    receiver.behave({ kind: "status", status: 503 });
+    const folder = join(dataDir, "traces");
+    await writeFile(folder, "a file in the way");
+    const first = await start();
+    const traceIds = await runMany(first, 5);
+    await until(async () => (receiver.requests.length > 0 ? true : undefined), "a request");
+    await rm(folder);
+    const says = (text: string) => async () => (first.output().includes(text) ? true : undefined);
+    await until(says("are written to"), "the disk to be back", 30_000);
+    traceIds.push(await runOnce(first, "quick"));
+    await rm(folder, { recursive: true });
+    await until(says("its files were removed"), "the loss to be noticed", 30_000);
+    traceIds.push(await runOnce(first, "quick"));
+    expect(await first.kill("SIGTERM")).toBe(0);
+    expect(first.output()).toContain("wait on disk for the next start");
+    expect(first.output()).not.toContain("were not delivered");
+    receiver.behave({ kind: "accept" });
+    await start();
+    await expectWhole(receiver, traceIds);
+    expect(receiver.violations()).toEqual([]);
+  }, 120_000);
 });
 
 describe("two processes of which one is killed", () => {

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { afterEach, beforeAll, expect, it } from "vitest";
+import { afterEach, beforeAll, expect, it, vi } from "vitest";
 import type { StoreEvent } from "../../src/observability/delivery/limits.ts";
 import { Outbox, type OutboxOptions } from "../../src/observability/delivery/outbox.ts";
 import type { RecordStore, StoredRecord } from "../../src/observability/delivery/record.ts";
@@ -230,6 +230,79 @@ describeDatabases("the outbox", (databases) => {
     expect(numbers("a").toSorted()).toEqual(numbers("A").toSorted());
     expect(numbers("A")).toContain("49");
     expect(events.filter(({ kind }) => kind === "dropped")).toHaveLength(1);
+  });
+
+  it("what the process itself holds counts too: its oldest whole traces go, but for what is under way", async () => {
+    const { store, events, outbox } = open({ limits: { maxBytes: 20_000 }, leaseMs: 600_000 });
+    await outbox.probe();
+    const traces = Array.from({ length: 50 }, newTraceId);
+    for (const name of ["a", "b", "A"]) {
+      for (const [index, traceId] of traces.entries()) {
+        store.add(span(traceId, `${name}${index}`, 400));
+        if (index % 5 === 0) await store.recorded();
+      }
+    }
+    await store.recorded();
+    // Of the oldest two, one batch came back, and one is under way.
+    const failed = await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    const underWay = await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    failed?.settle(failed.records);
+    await outbox.probe();
+    await until(() => store.counts.dropped > 0);
+    await until(async () => (await count()) === store.pending.records);
+    expect(store.pending.bytes).toBeLessThanOrEqual(20_000 + 3 * 400);
+    // What comes later of a trace that had to go, goes.
+    store.add(span(traces[0]!, "late"));
+    underWay?.settle(underWay.records);
+    const names = await takeAll(store);
+    expect(names.length + store.counts.dropped).toBe(151);
+    const numbers = (letter: string) =>
+      names.filter((name) => name.startsWith(letter)).map((name) => name.slice(1));
+    expect(numbers("A").toSorted()).toEqual(numbers("a").toSorted());
+    expect(numbers("A").toSorted()).toEqual(numbers("b").toSorted());
+    expect(numbers("A")).toEqual(expect.arrayContaining(["1", "49"]));
+    expect(numbers("A")).not.toContain("0");
+    expect(numbers("A").length).toBeGreaterThan(10);
+    expect(names).not.toContain("late");
+    expect(events.filter(({ kind }) => kind === "dropped").length).toBeGreaterThan(0);
+    await until(async () => (await count()) === 0);
+  });
+
+  it("a trace of which a record is too old goes whole, wherever its records are", async () => {
+    const { store, outbox } = open({ limits: { maxAgeMs: 3_600_000 }, leaseMs: 600_000 });
+    await outbox.probe();
+    const [old, young] = [newTraceId(), newTraceId()];
+    for (const name of ["a", "b", "A"]) store.add(span(old, name));
+    await store.recorded();
+    const failed = await store.take({ maxRecords: 1, maxBytes: 1_000 });
+    failed?.settle(failed.records);
+    for (const name of ["c", "C"]) store.add(span(young, name));
+    await store.recorded();
+    await database.query(
+      "UPDATE trace_outbox SET taken_in_at = now() - interval '2 hours' WHERE trace_id = $1::uuid AND NOT root",
+      [old],
+    );
+    await outbox.probe();
+    await until(() => store.counts.dropped === 3);
+    expect(await takeAll(store)).toEqual(["c", "C"]);
+    await until(async () => (await count()) === 0);
+  });
+
+  it("a trace that grew too old in the process's hands goes whole", async () => {
+    const { store } = open({ limits: { maxAgeMs: 3_600_000 }, leaseMs: 600_000 });
+    const trace = newTraceId();
+    store.add(span(trace, "a"));
+    await store.recorded();
+    const now = Date.now();
+    vi.useFakeTimers({ toFake: ["Date"], now: now + 3_000_000 });
+    cleanups.push(async () => vi.useRealTimers());
+    store.add(span(trace, "A"));
+    store.add(span(newTraceId(), "B"));
+    await store.recorded();
+    vi.setSystemTime(now + 4_000_000);
+    expect(await takeAll(store)).toEqual(["B"]);
+    expect(store.counts.dropped).toBe(2);
+    await until(async () => (await count()) === 0);
   });
 
   it("what is too old goes", async () => {

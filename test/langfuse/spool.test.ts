@@ -209,18 +209,56 @@ describe("what another process left", () => {
     expect(await takeAll(store)).toEqual(["0A", "1A"]);
   });
 
-  test("a record that is not as it was written ends its file, with a number and a word", async () => {
-    await leaveBehind(5);
+  test.each([
+    ["a record", 60, "0A 1A 3A 4A", 1],
+    ["a length that is too large by far", 3, "0A 1A 3A 4A", 1],
+    ["a length that ends in another record", 0, "0A 1A 3A 4A", 1],
+    ["the length of the last record but one", 131 + 3, "0A 1A 2A 4A", 1],
+    ["a record and the one behind it", [60, 131 + 60], "0A 1A 4A", 2],
+    // Nothing tells how many these were.
+    ["a record and the length of the one behind it", [60, 131 + 1], "0A 1A 4A", 1],
+    ["all that is left", [60, 131 + 60, 262 + 60], "0A 1A", 3],
+  ])(
+    "%s that is damaged is skipped, with a number and a word, and the rest is sent",
+    async (_name, at, left, lost) => {
+      await leaveBehind(5);
+      const [file] = await segments();
+      const bytes = await readFile(file!);
+      for (const offset of [at].flat()) {
+        const position = 8 + 2 * 131 + offset;
+        bytes.writeUInt8(bytes.readUInt8(position) ^ 0x2d, position);
+      }
+      await writeFile(file!, bytes);
+      const { store, events } = open();
+      await until(() => store.counts.adopted > 0);
+      expect((await takeAll(store)).join(" ")).toEqual(left);
+      expect(store.counts.dropped).toBe(lost);
+      const records = left.split(" ").length;
+      expect(store.counts.adopted).toBe(records + lost);
+      expect(store.pending).toEqual({ records: 0, bytes: 0, oldest: undefined });
+      const said = events.filter((event) => event.kind === "unreadable");
+      expect(said.reduce((sum, { records }) => sum + records, 0)).toBe(lost);
+      expect(said.reduce((sum, event) => sum + event.bytes, 0)).toBe((5 - records) * 131);
+      await until(async () => (await segments()).length === 0);
+    },
+  );
+
+  test("a damaged part is skipped in large files too, whatever is in it", async () => {
+    const { store: first } = open({ limits: { maxBytes: 1_000_000_000 } });
+    for (let trace = 0; trace < 12; trace += 1) first.add(span(trace, "A", 300_000));
+    await first.recorded();
+    await first.close();
     const [file] = await segments();
     const bytes = await readFile(file!);
-    bytes.writeUInt8(0xff, 8 + 2 * 131 + 60);
+    // Two records and the beginning of a third.
+    bytes.fill(0, 8 + 300_031 * 3 + 2, 8 + 300_031 * 5 + 50);
     await writeFile(file!, bytes);
-    const { store, events } = open();
-    await until(() => store.counts.adopted === 5);
-    expect(await takeAll(store)).toEqual(["0A", "1A"]);
-    expect(store.counts.dropped).toBe(3);
-    expect(store.pending.records).toBe(0);
-    expect(events.at(-1)).toMatchObject({ kind: "unreadable", records: 3 });
+    const { store } = open();
+    await until(() => store.counts.adopted > 0);
+    const names = await takeAll(store);
+    expect(names).toEqual([0, 1, 2, 6, 7, 8, 9, 10, 11].map((trace) => `${trace}A`));
+    expect(store.counts.dropped).toBeGreaterThanOrEqual(1);
+    expect(store.pending).toEqual({ records: 0, bytes: 0, oldest: undefined });
   });
 
   test("a file that is none of ours is left aside", async () => {
@@ -228,7 +266,7 @@ describe("what another process left", () => {
     const [file] = await segments();
     await writeFile(file!, "from another version");
     const { store, events } = open();
-    await until(() => events.some(({ kind }) => kind === "unreadable"));
+    await until(() => events.some(({ kind }) => kind === "foreign"));
     const names = await readdir(join(base, "spans"), { recursive: true });
     expect(names.some((name) => name.endsWith(".seg.unknown"))).toBe(true);
     store.add(span(1, "A"));
@@ -336,7 +374,8 @@ describe("a disk that takes nothing", () => {
     expect(batch?.records.map(nameOf)).toEqual(["1a", "1b"]);
     await rm(join(base, "spans"));
     await until(() => events.some(({ kind }) => kind === "back"));
-    await until(async () => (await segments()).length === 1);
+    // One file of what is under way, and one of what waits.
+    await until(async () => (await segments()).length === 2);
     batch?.settle(batch.records);
     expect(await takeAll(store)).toEqual(["1a", "1b", "1A", "2A"]);
     expect(store.counts.dropped).toBe(0);

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
-import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { makePath } from "./make-path.ts";
 import type { StoredRecord } from "./record.ts";
 
 /** A record the server will not take, and what it said. */
@@ -26,7 +27,7 @@ const SUFFIX = ".json";
 
 /** One file per letter, in a folder for its owner only. Rejects if the disk does not take it. */
 export async function writeDeadLetter(folder: string, letter: DeadLetter): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await makePath(folder);
   await chmod(folder, 0o700).catch(() => {});
   const { record } = letter;
   const content: DeadLetterFile = {

@@ -4,6 +4,7 @@ import { DiskWriter } from "./disk-writer.ts";
 import { createLossTeller, DEFAULT_LIMITS, type Limits, type StoreEvent } from "./limits.ts";
 import { MemoryQueue } from "./memory-queue.ts";
 import { Outgoing } from "./outgoing.ts";
+import { Overdue } from "./overdue.ts";
 import {
   isAttemptRoot,
   type AskSuperseded,
@@ -16,6 +17,7 @@ import {
   type StoredRecord,
 } from "./record.ts";
 import { Segment, type SpooledRecord } from "./segment.ts";
+import { FRAME_BYTES } from "./segment-format.ts";
 import { SegmentShelf, type Lost } from "./segment-shelf.ts";
 import { within } from "./within.ts";
 
@@ -24,7 +26,7 @@ import { within } from "./within.ts";
  *
  *   queue ──written, within 2 ms──▶ segment ──read──▶ outgoing ──settled──▶ gone; a segment with no other is removed
  *     └──the disk takes nothing──▶ memory ──the disk is back──▶ queue        └──too old, no room──▶ dropped, counted
- *                                    └──read──▶ outgoing
+ *                                    └──read──▶ outgoing ──the disk is back──▶ outgoing, with a copy in a segment
  */
 
 export interface DiskStoreOptions {
@@ -40,6 +42,8 @@ export interface DiskStoreOptions {
   /** How often a disk that takes nothing is tried again, and neighbours are looked after. */
   retryMs?: number;
   adoptMs?: number;
+  /** How long the disk may take for one thing before it counts as one that takes nothing. Default 5,000. */
+  answerMs?: number;
   onEvent: (event: StoreEvent) => void;
   /** Something can be taken that was not added here. */
   onAdopted: () => void;
@@ -55,6 +59,9 @@ const RETRY_MS = 3_000;
 const ADOPT_MS = 10_000;
 /** The longest a run waits for its disk. */
 const PATIENCE_MS = 250;
+const ANSWER_MS = 5_000;
+/** The same for the disk, once the store is being closed. */
+const LAST_ANSWER_MS = 1_500;
 /** How long a batch waits for what is just being written. */
 const WRITE_WAIT_MS = 50;
 
@@ -66,10 +73,13 @@ class DiskStore implements RecordStore {
   readonly #limits: Limits;
   readonly #writer: DiskWriter;
   readonly #shelf: SegmentShelf;
+  readonly #overdue: Overdue;
   readonly #memory: MemoryQueue<SpooledRecord>;
   readonly #outgoing: Outgoing<SpooledRecord>;
   #records = 0;
   #bytes = 0;
+  /** Those under way that are in memory alone. */
+  #unwritten = 0;
   #closed = false;
   #reading: Promise<unknown> = Promise.resolve();
   #deadLetters: number | undefined;
@@ -84,6 +94,7 @@ class DiskStore implements RecordStore {
     this.#tellLoss = createLossTeller(options.onEvent);
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#limits = limits;
+    this.#overdue = new Overdue(limits.maxAgeMs);
     this.#memory = new MemoryQueue(limits.memory, (records) =>
       this.#drop(toLost(records), "the disk takes nothing and there is no room in memory"),
     );
@@ -93,10 +104,15 @@ class DiskStore implements RecordStore {
         this.counts.superseded += records.length;
         this.#onGone(records);
       },
+      {
+        hasToGo: (record) => this.#overdue.why(record) !== undefined,
+        onDropped: (records) => this.#onOverdue(records),
+      },
     );
     this.#shelf = new SegmentShelf({
       maxBytes: limits.maxBytes,
-      maxAgeMs: limits.maxAgeMs,
+      overdue: this.#overdue,
+      answerMs: options.answerMs ?? ANSWER_MS,
       onDrop: (lost, why) => this.#drop(lost, why),
       onUnreadable: (segment, lost) => this.#onUnreadable(segment, lost),
     });
@@ -105,6 +121,8 @@ class DiskStore implements RecordStore {
       segmentBytes: Math.min(SEGMENT_BYTES, limits.maxBytes / 16),
       fsync: options.fsync,
       retryMs: options.retryMs ?? RETRY_MS,
+      answerMs: { ever: options.answerMs ?? ANSWER_MS, atEnd: LAST_ANSWER_MS },
+      patienceMs: PATIENCE_MS,
       onOpen: () => this.#adoptIn(0),
       onSegment: (segment) => this.#shelf.add(segment),
       isOverfull: () => this.#shelf.overfull,
@@ -115,6 +133,10 @@ class DiskStore implements RecordStore {
       },
       hasInMemory: () => this.#memory.length > 0,
       takeFromMemory: () => this.#exclusive(async () => this.#memory.takeAll()),
+      hasUnderWay: () => this.#unwritten > 0,
+      underWay: () => this.#outgoing.all.filter(({ segment }) => segment === undefined),
+      onKept: (records, segment) => this.#onKept(records, segment),
+      saveRemoved: () => this.#exclusive(() => this.#saveRemoved()),
       onBack: () => options.onEvent({ kind: "back" }),
     });
   }
@@ -146,7 +168,7 @@ class DiskStore implements RecordStore {
     if (isAttemptRoot(record)) this.#outgoing.awaitDecision(record);
     if (record.bytes.length > this.#limits.maxRecordBytes) {
       this.#drop(toLost([stored]), "they are larger than a record may be");
-    } else if (this.#shelf.isVictim(record.traceId)) {
+    } else if (this.#overdue.has(record.traceId)) {
       this.#drop(toLost([stored]), "the rest of their trace had to go");
     } else if (this.#writer.takes) {
       this.#writer.add(stored);
@@ -163,13 +185,24 @@ class DiskStore implements RecordStore {
     await within(WRITE_WAIT_MS, this.recorded());
     return this.#exclusive(() =>
       this.#outgoing.take(limit, {
-        peek: async () => (await this.#shelf.peek()) ?? this.#memory.peek(),
-        shift: (record) =>
-          record.segment === undefined
-            ? (this.#memory.shift() ?? record)
-            : record.segment.shift(record),
+        peek: async () => (await this.#shelf.peek()) ?? this.#peekMemory(),
+        shift: (record) => {
+          if (record.segment !== undefined) return record.segment.shift(record);
+          this.#unwritten += 1;
+          return this.#memory.shift() ?? record;
+        },
       }),
     );
+  }
+
+  #peekMemory(): SpooledRecord | undefined {
+    for (;;) {
+      const record = this.#memory.peek();
+      const why = record === undefined ? undefined : this.#overdue.why(record);
+      if (record === undefined || why === undefined) return record;
+      this.#memory.shift();
+      this.#drop(toLost([record]), why);
+    }
   }
 
   recorded(): Promise<void> {
@@ -195,15 +228,20 @@ class DiskStore implements RecordStore {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#adoption);
-    await this.#adopting;
-    await this.#writer.close(this.#memory.takeAll());
+    this.#shelf.hurry(LAST_ANSWER_MS);
+    await Promise.all([
+      within(LAST_ANSWER_MS, this.#adopting ?? Promise.resolve()),
+      this.#writer.close(this.#memory.takeAll()),
+    ]);
     await this.#exclusive(async () => {
-      await this.#shelf.close();
+      // A disk that hangs would keep this waiting too.
+      if (!this.#writer.hangs) await within(LAST_ANSWER_MS, this.#shelf.close());
       // What is in memory alone ends here.
       this.counts.left = this.#shelf.left;
       this.counts.dropped += this.#records - this.counts.left;
       this.#records = this.counts.left;
-      await this.#writer.folder?.release().catch(() => {});
+      const released = this.#writer.hangs ? undefined : this.#writer.folder?.release();
+      if (released !== undefined) await within(LAST_ANSWER_MS, released);
     });
   }
 
@@ -216,9 +254,40 @@ class DiskStore implements RecordStore {
     for (const { segment, bytes } of records) {
       this.#records -= 1;
       this.#bytes -= bytes.length;
-      if (segment !== undefined) segment.settled += 1;
+      if (segment === undefined) this.#unwritten -= 1;
+      else segment.settled += 1;
     }
     this.#removeSpent();
+  }
+
+  /** Records that were taken once, and had to go before they could be sent. */
+  #onOverdue(records: readonly SpooledRecord[]): void {
+    this.#onGone(records);
+    this.counts.dropped += records.length;
+    for (const record of records) this.#tellLoss(1, this.#overdue.why(record) ?? "");
+  }
+
+  /** Records that were under way in memory alone are in a file now, unless they are settled. */
+  #onKept(records: readonly SpooledRecord[], segment: Segment): void {
+    const here = new Set(this.#outgoing.all);
+    for (const record of records) {
+      if (here.has(record)) {
+        record.segment = segment;
+        this.#unwritten -= 1;
+      } else {
+        segment.settled += 1;
+      }
+    }
+  }
+
+  async #saveRemoved(): Promise<readonly SpooledRecord[]> {
+    const { segments, saved } = await this.#shelf.leaveRemoved();
+    for (const record of this.#outgoing.all) {
+      if (record.segment === undefined || !segments.has(record.segment)) continue;
+      record.segment = undefined;
+      this.#unwritten += 1;
+    }
+    return saved;
   }
 
   #removeSpent(): void {
@@ -227,10 +296,14 @@ class DiskStore implements RecordStore {
   }
 
   #onUnreadable(segment: Segment, lost: Lost): void {
-    this.#writer.forget(segment);
-    this.counts.torn += 1;
-    this.#giveUp(lost);
-    this.#options.onEvent({ kind: "unreadable", file: segment.path, records: lost.records });
+    if (segment.sealed) this.#writer.forget(segment);
+    // At least one record was there, if not where it was thought to be.
+    const records = Math.max(1, lost.records);
+    this.counts.adopted += records - lost.records;
+    this.#records += records - lost.records;
+    this.#giveUp({ records, bytes: lost.bytes });
+    const bytes = lost.bytes + lost.records * FRAME_BYTES;
+    this.#options.onEvent({ kind: "unreadable", file: segment.path, records, bytes });
   }
 
   #drop(lost: Lost, why: string): void {
@@ -259,6 +332,7 @@ class DiskStore implements RecordStore {
   }
 
   async #adopt(): Promise<void> {
+    if (this.#writer.hangs) return;
     const paths = [...this.#unadopted, ...((await this.#writer.folder?.adopt()) ?? [])];
     this.#unadopted = [];
     if (paths.length === 0) return;
@@ -272,7 +346,7 @@ class DiskStore implements RecordStore {
       }
       if (adopted === undefined) {
         await rename(path, `${path}.unknown`).catch(() => {});
-        this.#options.onEvent({ kind: "unreadable", file: `${path}.unknown`, records: 0 });
+        this.#options.onEvent({ kind: "foreign", file: `${path}.unknown` });
         continue;
       }
       if (adopted.torn) torn += 1;

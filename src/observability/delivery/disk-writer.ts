@@ -1,6 +1,7 @@
-import { closeSync, existsSync, openSync, writevSync } from "node:fs";
-import { open, rm, writeFile } from "node:fs/promises";
+import { closeSync, openSync, writevSync } from "node:fs";
 import { join } from "node:path";
+import { firstPart, probeDisk, syncFolder } from "./disk-files.ts";
+import { DiskTurns } from "./disk-turns.ts";
 import { Segment, type SpooledRecord } from "./segment.ts";
 import { frame, SEGMENT_MAGIC } from "./segment-format.ts";
 import { createSegmentNames, openWriterFolder, type WriterFolder } from "./writer-folder.ts";
@@ -8,6 +9,8 @@ import { createSegmentNames, openWriterFolder, type WriterFolder } from "./write
 /*
  * The disk:   opening ──▶ open ──a write fails──▶ away ──tried again every few seconds──▶ returning ──▶ open
  *                                                  ▲────────────a write fails────────────────┘
+ *
+ * A disk that does not answer in time is away until it answers.
  *
  * Records wait in a queue for the next write, of which there is one at a time; what comes meanwhile makes the one
  * after it. A small write is made at once, on the event loop: it is a copy into the kernel's memory, and takes less
@@ -23,6 +26,10 @@ export interface DiskWriterOptions {
   fsync: boolean;
   /** How often a disk that takes nothing is tried again. */
   retryMs: number;
+  /** How long the disk may take for one thing before it counts as one that takes nothing; and at the end. */
+  answerMs: { ever: number; atEnd: number };
+  /** Once the disk has been silent for as long as this, nobody waits for it any more. */
+  patienceMs: number;
   /** The folder is there, for the first time or again. */
   onOpen: () => void;
   onSegment: (segment: Segment) => void;
@@ -36,6 +43,14 @@ export interface DiskWriterOptions {
   hasInMemory: () => boolean;
   /** Gives what had to wait in memory, now that it can be written. */
   takeFromMemory: () => Promise<readonly SpooledRecord[]>;
+  /** Whether records are under way that are in memory alone. */
+  hasUnderWay: () => boolean;
+  /** Gives those; they stay under way. */
+  underWay: () => readonly SpooledRecord[];
+  /** Told that they are in a file by now. */
+  onKept: (records: readonly SpooledRecord[], segment: Segment) => void;
+  /** Somebody removed files: lets go of them, and gives the records that were to be sent and can be read. */
+  saveRemoved: () => Promise<readonly SpooledRecord[]>;
   /** The disk takes records again, and has taken those that waited. */
   onBack: () => void;
 }
@@ -47,17 +62,17 @@ const COALESCE_MS = 2;
 const WRITE_NOW_BYTES = 256 * 1_024;
 /** The most that is written on the event loop, how slow that may be, and for how long it is then not tried again. */
 const AT_ONCE_BYTES = 1_024 * 1_024;
-/** What is written with one call, where much has waited: a checksum of each record is work of this thread. */
-const PART = { records: 2_000, bytes: 1_024 * 1_024 };
 const SLOW_MS = 10;
 const DISTRUST_MS = 30_000;
-const PROBE_BYTES = 256 * 1_024;
+const REMOVED = "its files were removed";
 
 /** Appends records to segment files. It opens in the background; `close` ends it. */
 export class DiskWriter {
   readonly #options: DiskWriterOptions;
   readonly #nextName = createSegmentNames();
+  readonly #disk: DiskTurns;
   #folder: WriterFolder | undefined;
+  #opening: Promise<WriterFolder> | undefined;
   #current: Segment | undefined;
   #queue: SpooledRecord[] = [];
   #queueBytes = 0;
@@ -77,6 +92,7 @@ export class DiskWriter {
 
   constructor(options: DiskWriterOptions) {
     this.#options = options;
+    this.#disk = new DiskTurns(options.answerMs.ever);
     process.on("exit", this.#onExit);
     this.#writeNow();
   }
@@ -109,9 +125,14 @@ export class DiskWriter {
       this.#timer ??= setTimeout(() => this.#writeNow(), COALESCE_MS);
   }
 
-  /** Resolves when what was added is written, or turned away. Never rejects. */
+  /** Whether the disk owes an answer that it did not give in time. */
+  get hangs(): boolean {
+    return this.#disk.hung !== undefined;
+  }
+
+  /** Resolves when what was added is written, or turned away; at once while the disk is silent. Never rejects. */
   async written(): Promise<void> {
-    if (this.unwritten === 0) return;
+    if (this.unwritten === 0 || this.#disk.silentMs > this.#options.patienceMs) return;
     const written = new Promise<void>((resolve) => {
       (this.#queue.length === 0 ? this.#writers : this.#waiters).push(resolve);
     });
@@ -136,11 +157,17 @@ export class DiskWriter {
   async close(more: readonly SpooledRecord[]): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#retry);
-    for (const record of more) this.#queue.push(record);
+    this.#disk.hurry(this.#options.answerMs.atEnd);
+    while (this.#draining !== undefined) await this.#draining;
+    const saved = await this.#disk.take(() => this.#leaveRemoved()).catch(() => []);
+    if (saved.length > 0 || this.#options.hasUnderWay())
+      this.#options.onAway([], new Error(REMOVED), !this.#away);
+    this.#queue = [...saved, ...more, ...this.#queue];
     this.#draining ??= this.#drain();
     while (this.#draining !== undefined) await this.#draining;
     process.off("exit", this.#onExit);
-    await this.#current?.seal().catch(() => {});
+    const current = this.#current;
+    if (current !== undefined) await this.#disk.take(() => current.seal()).catch(() => {});
   }
 
   #writeNow(): void {
@@ -189,6 +216,7 @@ export class DiskWriter {
   /** Whether something is to be written: what is in the queue, else what had to wait in memory. */
   async #hasMore(): Promise<boolean> {
     if (this.#queue.length > 0 || this.#folder === undefined) return true;
+    if (this.#options.hasUnderWay()) return true;
     const waited = this.#options.hasInMemory() ? await this.#options.takeFromMemory() : [];
     // What is in the queue by now came later.
     if (waited.length > 0) this.#queue = [...waited, ...this.#queue];
@@ -204,12 +232,11 @@ export class DiskWriter {
     this.#queueBytes = 0;
     let failure: { error: unknown } | undefined;
     try {
-      await this.#openFolder();
-      while (this.#writing.length > 0) {
-        const part = firstPart(this.#writing);
-        await this.#write(part);
-        this.#writing = this.#writing.slice(part.length);
-      }
+      await this.#disk.take(() => this.#openFolder());
+      // They came before all that is written now.
+      if (this.#options.hasUnderWay()) await this.#keep(this.#options.underWay());
+      while (this.#writing.length > 0)
+        await this.#disk.take((signal) => this.#write(firstPart(this.#writing), signal));
     } catch (error) {
       failure = { error };
     }
@@ -218,26 +245,64 @@ export class DiskWriter {
     for (const wake of this.#writers.splice(0)) wake();
     if (failure === undefined) return true;
     await this.#turnAway(unwritten, failure.error);
-    for (const wake of this.#waiters.splice(0)) wake();
     return false;
   }
 
-  async #write(records: readonly SpooledRecord[]): Promise<void> {
+  async #write(records: readonly SpooledRecord[], signal: AbortSignal): Promise<void> {
     const folder = await this.#openFolder();
-    const current = this.#current ?? this.#begin(await Segment.create(this.#newPath()));
+    const current = this.#current ?? this.#begin(await this.#createSegment(signal));
     if (this.#options.fsync && current.records === 0) await syncFolder(folder);
     if (this.#options.isOverfull()) await this.#options.onWritten();
-    await current.append(records, { fsync: this.#options.fsync });
+    signal.throwIfAborted();
+    await current.append(records, { fsync: this.#options.fsync, signal });
+    this.#writing = this.#writing.slice(records.length);
     if (current.size < this.#options.segmentBytes) return;
     this.#current = undefined;
     await current.seal();
     await this.#options.onWritten();
   }
 
+  /** Puts records into a file of their own that are sent from memory all the same: it is for the next process. */
+  async #keep(records: readonly SpooledRecord[]): Promise<void> {
+    const { fsync } = this.#options;
+    const segment = await this.#disk.take((signal) => this.#createSegment(signal));
+    this.#options.onSegment(segment);
+    try {
+      if (fsync) await this.#disk.take(async () => syncFolder(await this.#openFolder()));
+      for (let rest = records; rest.length > 0;) {
+        const part = firstPart(rest);
+        await this.#disk.take((signal) => segment.append(part, { fsync, taken: true, signal }));
+        this.#options.onKept(part, segment);
+        rest = rest.slice(part.length);
+      }
+    } finally {
+      await this.#seal(segment);
+    }
+  }
+
+  async #createSegment(signal: AbortSignal): Promise<Segment> {
+    const segment = await Segment.create(this.#newPath());
+    if (signal.aborted) await segment.remove();
+    signal.throwIfAborted();
+    return segment;
+  }
+
+  /** Ends a segment to which nothing more is written; not before what hangs lets go of it. */
+  async #seal(segment: Segment): Promise<void> {
+    const { hung } = this.#disk;
+    const seal = (): Promise<void> => segment.seal().catch(() => {});
+    if (hung === undefined) await this.#disk.take(seal).catch(() => {});
+    else void hung.then(seal);
+  }
+
   async #openFolder(): Promise<string> {
     if (this.#folder === undefined) {
-      this.#folder = await openWriterFolder(this.#options.folder);
-      this.#options.onOpen();
+      this.#opening ??= openWriterFolder(this.#options.folder, (folder) => this.#onBeat(folder));
+      const folder = await this.#opening.finally(() => (this.#opening = undefined));
+      if (this.#folder === undefined) {
+        this.#folder = folder;
+        this.#options.onOpen();
+      }
     }
     return this.#folder.path;
   }
@@ -258,30 +323,64 @@ export class DiskWriter {
     return segment;
   }
 
+  async #onBeat(folder: WriterFolder): Promise<void> {
+    const well = (await folder.isThere()) && !(await this.#current?.isRemoved());
+    if (well || this.#away || this.#closed || folder !== this.#folder) return;
+    while (this.#draining !== undefined) await this.#draining;
+    if (this.#away || this.#closed) return;
+    const leave = this.#turnAway([], new Error(REMOVED)).then(() => {
+      this.#draining = undefined;
+      void this.#tryDisk();
+    });
+    this.#draining = leave;
+    await leave;
+  }
+
+  /** Lets go of a folder and of files that somebody removed; gives what can be saved of them. */
+  async #leaveRemoved(): Promise<readonly SpooledRecord[]> {
+    const folder = this.#folder;
+    const there = folder === undefined || (await folder.isThere());
+    if (there && !(await this.#current?.isRemoved())) return [];
+    if (!there) {
+      folder.abandon();
+      this.#folder = undefined;
+    }
+    this.#current = undefined;
+    return this.#options.saveRemoved();
+  }
+
   async #turnAway(records: readonly SpooledRecord[], error: unknown): Promise<void> {
+    const saved = await this.#disk.take(() => this.#leaveRemoved()).catch(() => []);
     const segment = this.#current;
     this.#current = undefined;
-    await segment?.seal().catch(() => {});
+    if (segment !== undefined) await this.#seal(segment);
     const first = !this.#away && !this.#returning;
     this.#away = true;
     this.#returning = false;
-    const unwritten = [...records, ...this.#queue];
+    const unwritten = [...saved, ...records, ...this.#queue];
     this.#queue = [];
     this.#queueBytes = 0;
     this.#options.onAway(unwritten, error, first);
+    for (const wake of this.#waiters.splice(0)) wake();
     if (this.#closed) return;
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => void this.#tryDisk(), this.#options.retryMs);
-    this.#retry.unref();
+    const { hung } = this.#disk;
+    if (hung === undefined) {
+      this.#retry = setTimeout(() => void this.#tryDisk(), this.#options.retryMs);
+      this.#retry.unref();
+    } else {
+      void hung.then(() => this.#tryDisk());
+    }
   }
 
   async #tryDisk(): Promise<void> {
+    clearTimeout(this.#retry);
     await this.#draining;
-    if (this.#closed) return;
+    if (this.#closed || !this.#away) return;
     try {
-      // The folder itself may be what is missing.
-      if (this.#folder !== undefined && !existsSync(this.#folder.path)) this.#folder = undefined;
-      await probeDisk(join(await this.#openFolder(), ".probe"));
+      await this.#disk.take(async () => {
+        await probeDisk(join(await this.#openFolder(), ".probe"));
+      });
     } catch (error) {
       await this.#turnAway([], error);
       return;
@@ -295,7 +394,7 @@ export class DiskWriter {
   /** What `process.exit()` would cut off. The next process adopts it. */
   #writeAtExit(): void {
     const records = [...this.#writing, ...this.#queue];
-    if (this.#folder === undefined || records.length === 0) return;
+    if (this.#folder === undefined || records.length === 0 || this.hangs) return;
     try {
       const file = openSync(join(this.#folder.path, this.#nextName()), "wx", 0o600);
       writevSync(file, [SEGMENT_MAGIC, ...records.flatMap((r) => [frame(r, r.time), r.bytes])]);
@@ -303,36 +402,5 @@ export class DiskWriter {
     } catch {
       // There is nobody left to tell.
     }
-  }
-}
-
-/** As many records as are made ready for the disk without a pause. */
-function firstPart(records: readonly SpooledRecord[]): readonly SpooledRecord[] {
-  let bytes = 0;
-  let count = 0;
-  for (const record of records) {
-    bytes += record.bytes.length;
-    if (count > 0 && (bytes > PART.bytes || count === PART.records)) break;
-    count += 1;
-  }
-  return count === records.length ? records : records.slice(0, count);
-}
-
-/** A new file's name is on the disk only when its folder is. */
-async function syncFolder(path: string): Promise<void> {
-  const handle = await open(path, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-/** A folder may be there where no file fits any more. */
-async function probeDisk(path: string): Promise<void> {
-  try {
-    await writeFile(path, Buffer.alloc(PROBE_BYTES), { mode: 0o600 });
-  } finally {
-    await rm(path, { force: true });
   }
 }

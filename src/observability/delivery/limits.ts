@@ -29,7 +29,10 @@ export type StoreEvent =
   | { kind: "back" }
   | { kind: "adopted"; records: number; torn: number }
   | { kind: "dropped"; records: number; why: string }
-  | { kind: "unreadable"; file: string; records: number };
+  /** A part of a file is damaged. */
+  | { kind: "unreadable"; file: string; records: number; bytes: number }
+  /** A file that is none of this version's was left aside. */
+  | { kind: "foreign"; file: string };
 
 const SAY_AGAIN_MS = 60_000;
 

@@ -87,16 +87,20 @@ export class MemoryQueue<R extends StoredRecord> {
     return records;
   }
 
-  #dropOldestTrace(): void {
-    const traceId = this.#first?.record.traceId ?? "";
-    const dropped: R[] = [];
+  /** Everything of a trace, which is not here any more. */
+  takeTrace(traceId: string): R[] {
+    const records: R[] = [];
     let entry = this.#traces.get(traceId)?.first;
     for (; entry !== undefined; entry = entry.nextOfTrace) {
       this.#remove(entry);
-      dropped.push(entry.record);
+      records.push(entry.record);
     }
     this.#traces.delete(traceId);
-    this.#onDrop(dropped);
+    return records;
+  }
+
+  #dropOldestTrace(): void {
+    this.#onDrop(this.takeTrace(this.#first?.record.traceId ?? ""));
   }
 
   #remove({ record, before, after }: Entry<R>): void {

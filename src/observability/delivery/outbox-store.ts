@@ -4,6 +4,7 @@ import { MemoryQueue } from "./memory-queue.ts";
 import type { Outbox, OutboxLevel, OutboxRow } from "./outbox.ts";
 import { OutboxWriter, toRow, type Row } from "./outbox-writer.ts";
 import { Outgoing } from "./outgoing.ts";
+import { Overdue, TOO_OLD, TRACE_HAD_TO_GO } from "./overdue.ts";
 import {
   isAttemptRoot,
   type AttemptRoot,
@@ -50,9 +51,9 @@ const PATIENCE_MS = 2_000;
 /** How long a batch waits for what is just being written. */
 const WRITE_WAIT_MS = 50;
 const CLOSE_MS = 1_500;
+/** After a long outage it takes its time: a second is followed by twenty without. */
+const PAUSE_PER_TRIM = 20;
 const UNWRITTEN = { tried: false, written: false } as const;
-const TOO_OLD = "they are too old";
-const TRACE_HAD_TO_GO = "the traces waiting take more than they may";
 
 export class OutboxStore implements RecordStore {
   readonly kind = "database";
@@ -62,6 +63,10 @@ export class OutboxStore implements RecordStore {
   readonly #writer: OutboxWriter;
   readonly #window: MemoryQueue<Row>;
   readonly #outgoing: Outgoing<Row>;
+  readonly #overdue: Overdue;
+  /** Traces that had to go, of which there may be rows in nobody's hands. */
+  readonly #unswept = new Set<string>();
+  #trimNotBefore = 0;
   readonly #tellLoss: (records: number, why: string) => void;
   readonly #counts = { dropped: 0, adopted: 0, superseded: 0, torn: 0, left: 0 };
   #taking: Promise<unknown> = Promise.resolve();
@@ -85,6 +90,7 @@ export class OutboxStore implements RecordStore {
   constructor(options: OutboxStoreOptions) {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#overdue = new Overdue(this.#limits.maxAgeMs);
     this.#tellLoss = createLossTeller(options.onEvent);
     this.#window = new MemoryQueue(this.#limits.memory, (rows) =>
       this.#drop(rows, "the database takes nothing and there is no room in memory"),
@@ -94,6 +100,10 @@ export class OutboxStore implements RecordStore {
       (rows) => {
         this.#counts.superseded += rows.length;
         this.#onGone(rows);
+      },
+      {
+        hasToGo: (row) => this.#overdue.why(row) !== undefined,
+        onDropped: (rows) => this.#dropOverdue(rows),
       },
     );
     this.#writer = new OutboxWriter({
@@ -143,6 +153,8 @@ export class OutboxStore implements RecordStore {
     if (isAttemptRoot(row)) this.#outgoing.awaitDecision(row);
     if (record.bytes.length > this.#limits.maxRecordBytes)
       this.#drop([row], "they are larger than a record may be");
+    else if (this.#overdue.has(record.traceId))
+      this.#drop([row], "the rest of their trace had to go");
     else if (this.#writer.takes) this.#writer.add(row);
     else {
       this.#overflown = true;
@@ -211,14 +223,15 @@ export class OutboxStore implements RecordStore {
   }
 
   /** Told regularly what is in nobody's hands. */
-  async onLevel(level: OutboxLevel | undefined): Promise<void> {
+  onLevel(level: OutboxLevel | undefined): void {
     this.#pool = {
       // Never nothing where there is something.
       records: Math.max(level?.records ?? 0, this.#sharedMeanwhile),
       bytes: level?.bytes ?? 0,
-      oldest: level === undefined ? undefined : Date.now() - level.oldest_ms,
+      oldest: level === undefined || level.records === 0 ? undefined : Date.now() - level.oldest_ms,
     };
-    if (level !== undefined) await this.#trim(level);
+    if (level === undefined) this.#unswept.clear();
+    else if (this.#isBeyond(level) && Date.now() >= this.#trimNotBefore) void this.#trim();
     if (this.#pool.records === 0) {
       this.#shared = 0;
       return;
@@ -227,16 +240,48 @@ export class OutboxStore implements RecordStore {
     this.#options.onAdopted();
   }
 
-  async #trim(level: OutboxLevel): Promise<void> {
+  #isBeyond(level: OutboxLevel): boolean {
     const { maxBytes, maxAgeMs } = this.#limits;
-    if (level.bytes <= maxBytes && level.oldest_ms <= maxAgeMs) return;
+    return (
+      level.bytes + level.held_bytes > maxBytes ||
+      Math.max(level.oldest_ms, level.held_oldest_ms) > maxAgeMs ||
+      this.#unswept.size > 0
+    );
+  }
+
+  /** The oldest traces go, here and in the table. Meanwhile none is given out. */
+  async #trim(): Promise<void> {
+    const began = performance.now();
+    this.#trimNotBefore = Number.POSITIVE_INFINITY;
+    try {
+      await this.#exclusive(() => this.#trimTable());
+    } catch {
+      // The database is away: the next look tries again.
+    } finally {
+      this.#trimNotBefore = Date.now() + PAUSE_PER_TRIM * (performance.now() - began);
+    }
+  }
+
+  async #trimTable(): Promise<void> {
+    if (this.#closed) return;
     const { queue, outbox } = this.#options;
-    for (const { records, old } of await outbox.table.trim(queue, { maxBytes, maxAgeMs })) {
+    const { maxBytes, maxAgeMs } = this.#limits;
+    const overdue = [...this.#unswept];
+    const except = this.#outgoing.traceIdsInBatches;
+    const bounds = { maxBytes, maxAgeMs, except, overdue };
+    const trimmed = await outbox.apart(() => outbox.table.trim(queue, outbox.senderId, bounds));
+    for (const { trace_id: traceId, records, old } of trimmed) {
+      const why = old ? TOO_OLD : TRACE_HAD_TO_GO;
+      this.#overdue.add(traceId, why);
+      this.#drop(this.#window.takeTrace(traceId), why);
+      if (records === 0) continue;
       this.#taken += records;
       this.#pool.records = Math.max(0, this.#pool.records - records);
       this.#counts.dropped += records;
-      this.#tellLoss(records, old ? TOO_OLD : TRACE_HAD_TO_GO);
+      this.#tellLoss(records, why);
     }
+    this.#outgoing.dropOverdue();
+    for (const traceId of overdue) this.#unswept.delete(traceId);
   }
 
   #keeps(): boolean {
@@ -246,8 +291,11 @@ export class OutboxStore implements RecordStore {
   }
 
   #onWritten(rows: readonly Row[], kept: boolean): void {
-    if (kept) for (const row of rows) this.#window.add(row);
-    else this.#share(rows);
+    const overdue = rows.filter(({ traceId }) => this.#overdue.has(traceId));
+    const rest = overdue.length === 0 ? rows : rows.filter((row) => !overdue.includes(row));
+    if (kept) for (const row of rest) this.#window.add(row);
+    else this.#share(rest);
+    this.#dropOverdue(overdue);
   }
 
   #share(rows: readonly Row[]): void {
@@ -295,12 +343,10 @@ export class OutboxStore implements RecordStore {
   }
 
   #peek(): Row | undefined {
-    const oldest = Date.now() - this.#limits.maxAgeMs;
     for (;;) {
       const row = this.#window.peek();
-      if (row === undefined || row.time >= oldest) return row;
-      this.#window.shift();
-      this.#drop([row], TOO_OLD);
+      if (row === undefined || this.#overdue.why(row) === undefined) return row;
+      this.#dropOverdue(this.#window.takeTrace(row.traceId));
     }
   }
 
@@ -320,7 +366,15 @@ export class OutboxStore implements RecordStore {
     }
   }
 
+  #dropOverdue(rows: readonly Row[]): void {
+    for (const row of rows) {
+      this.#unswept.add(row.traceId);
+      this.#drop([row], this.#overdue.why(row) ?? TOO_OLD);
+    }
+  }
+
   #drop(rows: readonly Row[], why: string): void {
+    if (rows.length === 0) return;
     this.#onGone(rows);
     this.#counts.dropped += rows.length;
     this.#tellLoss(rows.length, why);

@@ -15,12 +15,32 @@ export interface OutboxRow {
   time: number;
 }
 
-/** What waits in a queue and is in nobody's hands. */
+/** What waits in a queue: in nobody's hands, and in somebody's. */
 export interface OutboxLevel {
   queue: string;
   records: number;
   bytes: number;
   oldest_ms: number;
+  held_bytes: number;
+  held_oldest_ms: number;
+}
+
+/** What a queue may hold. */
+export interface OutboxBounds {
+  maxBytes: number;
+  maxAgeMs: number;
+  /** Traces that stay, whatever else is true of them. */
+  except: readonly string[];
+  /** Traces that go in any case. */
+  overdue: readonly string[];
+}
+
+/** A trace that had to go. */
+export interface TrimmedTrace {
+  trace_id: string;
+  old: boolean;
+  /** Its rows that were in nobody's hands. */
+  records: number;
 }
 
 /** The table, as far as sending needs it: the storage's repository. Every call rejects while the database is away. */
@@ -37,10 +57,7 @@ export interface OutboxTable {
   recover(senderId: string, everything: boolean): Promise<void>;
   dropSuperseded(): Promise<void>;
   levels(): Promise<OutboxLevel[]>;
-  trim(
-    queue: string,
-    limits: { maxBytes: number; maxAgeMs: number },
-  ): Promise<{ records: number; old: boolean }[]>;
+  trim(queue: string, senderId: string, bounds: OutboxBounds): Promise<TrimmedTrace[]>;
   bury(queue: string, row: OutboxRow, letter: { answer: string; most: number }): Promise<boolean>;
 }
 
@@ -170,7 +187,7 @@ export class Outbox {
     for (const store of this.#stores.values()) store.onLook();
     const levels = await this.table.levels();
     for (const [queue, store] of this.#stores)
-      await store.onLevel(levels.find((level) => level.queue === queue));
+      store.onLevel(levels.find((level) => level.queue === queue));
     this.#lookNotBefore = Date.now() + PAUSE_PER_LOOK * (performance.now() - began);
   }
 }

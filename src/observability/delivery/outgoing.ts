@@ -8,6 +8,8 @@ import type { AttemptRoot, BatchLimit, RecordBatch, StoredRecord } from "./recor
  *      └──a root whose run's result is not stored──▶ held ──stored──▶ ready
  *                                                       └──another attempt tells it──▶ gone
  *
+ * What has come back or is ready may have to go meanwhile, for its age or for want of room: it is dropped.
+ *
  * Requests overtake each other. A root is held until its trace's earlier records are settled, so that on the server
  * no trace is complete before it is; and until its run's result is stored, so that no trace tells of an end that
  * did not count.
@@ -15,6 +17,7 @@ import type { AttemptRoot, BatchLimit, RecordBatch, StoredRecord } from "./recor
 export class Outgoing<R extends StoredRecord> {
   readonly #onGone: (records: readonly R[]) => void;
   readonly #onForgotten: (records: readonly R[]) => void;
+  readonly #bounds: OutgoingBounds<R>;
   /** How many records of a trace are under way. */
   readonly #underWay = new Map<string, number>();
   readonly #held = new Map<string, R[]>();
@@ -25,13 +28,23 @@ export class Outgoing<R extends StoredRecord> {
   readonly #returned: R[][] = [];
   readonly #batches = new Set<readonly R[]>();
 
-  /** `onGone` hears of the records a batch is done with, `onForgotten` of roots that are not to be sent. */
+  /**
+   * `onGone` hears of the records a batch is done with, `onForgotten` of roots that are not to be sent. Without
+   * `bounds` nothing is dropped.
+   */
   constructor(
     onGone: (records: readonly R[]) => void,
     onForgotten: (records: readonly R[]) => void,
+    bounds: OutgoingBounds<R> = { hasToGo: () => false, onDropped: () => {} },
   ) {
+    this.#bounds = bounds;
     this.#onGone = onGone;
     this.#onForgotten = onForgotten;
+  }
+
+  /** Everything that is here. */
+  get all(): readonly R[] {
+    return [...this.#batches, ...this.#returned, ...this.#held.values(), this.#ready].flat();
   }
 
   /** Records that could be taken at once. */
@@ -39,16 +52,25 @@ export class Outgoing<R extends StoredRecord> {
     return this.#ready.length + sum(this.#returned, (records) => records.length);
   }
 
+  /** The traces of which something is in a batch. */
+  get traceIdsInBatches(): readonly string[] {
+    return [...new Set([...this.#batches].flat().map(({ traceId }) => traceId))];
+  }
+
+  /** Drops what has to go, but for what is in a batch. */
+  dropOverdue(): void {
+    for (const batch of this.#returned.splice(0)) {
+      const kept = this.#dropReturned(batch);
+      if (kept.length > 0) this.#returned.push(kept);
+    }
+    for (const [traceId, records] of this.#held) this.#keepHeld(traceId, this.#dropFrom(records));
+    this.#ready = this.#dropFrom(this.#ready);
+  }
+
   /** When the oldest of all that is here was taken in. */
   get oldest(): number | undefined {
     let oldest: number | undefined;
-    for (const records of [
-      ...this.#batches,
-      ...this.#returned,
-      ...this.#held.values(),
-      this.#ready,
-    ])
-      for (const { time } of records) oldest = Math.min(oldest ?? time, time);
+    for (const { time } of this.all) oldest = Math.min(oldest ?? time, time);
     return oldest;
   }
 
@@ -92,8 +114,12 @@ export class Outgoing<R extends StoredRecord> {
     limit: BatchLimit,
     source: { peek: () => Promise<R | undefined> | R | undefined; shift: (record: R) => R },
   ): Promise<RecordBatch | undefined> {
-    const returned = this.#returned.shift();
-    if (returned !== undefined) return this.#batch(returned);
+    for (;;) {
+      const returned = this.#returned.shift();
+      if (returned === undefined) break;
+      const kept = this.#dropReturned(returned);
+      if (kept.length > 0) return this.#batch(kept);
+    }
     const records: R[] = [];
     let bytes = 0;
     const fits = (record: R): boolean =>
@@ -103,6 +129,7 @@ export class Outgoing<R extends StoredRecord> {
       records.push(record);
       bytes += record.bytes.length;
     };
+    this.#ready = this.#dropFrom(this.#ready);
     while (this.#ready[0] !== undefined && fits(this.#ready[0])) take(this.#ready.shift() as R);
     for (;;) {
       const next = await source.peek();
@@ -118,6 +145,27 @@ export class Outgoing<R extends StoredRecord> {
     for (const { traceId } of records)
       this.#underWay.set(traceId, (this.#underWay.get(traceId) ?? 0) + 1);
     return this.#batch(records);
+  }
+
+  /** Of a batch that came back; gives the rest. */
+  #dropReturned(records: R[]): R[] {
+    const kept = this.#dropFrom(records);
+    if (kept.length === records.length) return records;
+    const here = new Set(kept);
+    for (const record of records) if (!here.has(record)) this.#release(record.traceId);
+    return kept;
+  }
+
+  /** Drops what has to go; gives the rest. */
+  #dropFrom(records: R[]): R[] {
+    const { hasToGo, onDropped } = this.#bounds;
+    // A record may be what its whole trace goes for, wherever it is.
+    for (const record of records) hasToGo(record);
+    const dropped = records.filter(hasToGo);
+    if (dropped.length === 0) return records;
+    onDropped(dropped);
+    const gone = new Set(dropped);
+    return records.filter((record) => !gone.has(record));
   }
 
   #hold(record: R): void {
@@ -164,6 +212,12 @@ export class Outgoing<R extends StoredRecord> {
     if (records.length === 0) this.#held.delete(traceId);
     else this.#held.set(traceId, records);
   }
+}
+
+/** What must not be kept any longer. */
+export interface OutgoingBounds<R> {
+  hasToGo: (record: R) => boolean;
+  onDropped: (records: readonly R[]) => void;
 }
 
 /** Of a root without an attempt: what no decision is about. */

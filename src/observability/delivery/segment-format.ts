@@ -21,6 +21,9 @@ const LENGTH_AND_CHECKSUM = 8;
 const META_BYTES = FRAME_BYTES - LENGTH_AND_CHECKSUM;
 /** Longer than any record can be: a length beyond it is not one. */
 const LONGEST = 0x4000_0000;
+/** 2001 and 2096: where records are looked for in a damaged file, others are not found. */
+const EARLIEST = 1e12;
+const LATEST = 4e12;
 
 /** The bytes in front of a record's own. */
 export function frame(record: DeliveryRecord, time: number): Buffer {
@@ -42,12 +45,24 @@ export type ReadFrame =
   /** There is no record here. */
   | { kind: "broken" };
 
+/** How long the frame at `at` says that it and its record are; `undefined` if no record is as long. */
+export function frameLength(buffer: Buffer, at: number): number | undefined {
+  const length = buffer.readUInt32LE(at);
+  return length < META_BYTES || length > LONGEST ? undefined : LENGTH_AND_CHECKSUM + length;
+}
+
+/** Whether a record may begin at `at`, by its time: most places are ruled out without a checksum. */
+export function mayBeFrame(buffer: Buffer, at: number): boolean {
+  const time = buffer.readUIntLE(at + LENGTH_AND_CHECKSUM + 1, 6);
+  return time > EARLIEST && time < LATEST;
+}
+
 /** The record at `at`. Its bytes are a view of `buffer`. */
 export function readFrame(buffer: Buffer, at: number): ReadFrame {
   if (at + LENGTH_AND_CHECKSUM > buffer.length) return { kind: "partial", end: at + FRAME_BYTES };
-  const length = buffer.readUInt32LE(at);
-  if (length < META_BYTES || length > LONGEST) return { kind: "broken" };
-  const end = at + LENGTH_AND_CHECKSUM + length;
+  const length = frameLength(buffer, at);
+  if (length === undefined) return { kind: "broken" };
+  const end = at + length;
   if (end > buffer.length) return { kind: "partial", end };
   const body = buffer.subarray(at + LENGTH_AND_CHECKSUM, end);
   if (crc32(body) !== buffer.readUInt32LE(at + 4)) return { kind: "broken" };

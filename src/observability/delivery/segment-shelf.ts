@@ -1,12 +1,17 @@
+import { DiskTurns } from "./disk-turns.ts";
+import { type Overdue, TRACE_HAD_TO_GO } from "./overdue.ts";
 import type { Segment, SpooledRecord } from "./segment.ts";
+import { isMissing } from "./writer-folder.ts";
 
 export interface ShelfOptions {
   /** Bytes of all files; past them the oldest traces go. */
   maxBytes: number;
-  /** Older records are given up. */
-  maxAgeMs: number;
+  /** What has to go. */
+  overdue: Overdue;
+  /** How long the disk may take for one read. */
+  answerMs: number;
   onDrop: (lost: Lost, why: string) => void;
-  /** A file that cannot be read to its end. */
+  /** A part of a file that cannot be read. */
   onUnreadable: (segment: Segment, lost: Lost) => void;
 }
 
@@ -15,18 +20,15 @@ export interface Lost {
   bytes: number;
 }
 
-const MAX_VICTIMS = 100_000;
-const TRACE_HAD_TO_GO = "the traces waiting take more than they may";
-
 /** The segments of one store, oldest first: read from one end, removed when spent, bounded by whole traces. */
 export class SegmentShelf {
   readonly #options: ShelfOptions;
   #segments: Segment[] = [];
-  /** Traces of which something had to go: the rest goes too. */
-  readonly #victims = new Set<string>();
+  readonly #disk: DiskTurns;
 
   constructor(options: ShelfOptions) {
     this.#options = options;
+    this.#disk = new DiskTurns(options.answerMs);
   }
 
   get unread(): number {
@@ -47,10 +49,6 @@ export class SegmentShelf {
     return this.#sum((segment) => segment.size) > this.#options.maxBytes;
   }
 
-  isVictim(traceId: string): boolean {
-    return this.#victims.has(traceId);
-  }
-
   add(...segments: Segment[]): void {
     this.#segments.push(...segments);
     this.#segments.sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -58,21 +56,16 @@ export class SegmentShelf {
 
   /** The next record of the oldest file that has one. Gives up what has to go. */
   async peek(): Promise<SpooledRecord | undefined> {
-    const oldest = Date.now() - this.#options.maxAgeMs;
     for (const segment of this.#segments) {
       while (segment.unread > 0) {
-        const record = await segment.peek().catch(toUnread);
+        const record = await segment.peek(this.#disk).catch(toUnread);
         // Later, perhaps: what cannot be read now, such as for want of file handles, is not lost.
         if (record === undefined) break;
         if (record === "broken") {
-          this.#options.onUnreadable(segment, segment.giveUpRest());
-          break;
+          await this.#skipBroken(segment);
+          continue;
         }
-        const why = this.#victims.has(record.traceId)
-          ? TRACE_HAD_TO_GO
-          : record.time < oldest
-            ? "they are too old"
-            : undefined;
+        const why = this.#options.overdue.why(record);
         if (why === undefined) return record;
         segment.skip(record);
         this.#options.onDrop({ records: 1, bytes: record.bytes.length }, why);
@@ -95,16 +88,20 @@ export class SegmentShelf {
       if (oldest === undefined) return;
       const lost = { records: 0, bytes: 0 };
       for (;;) {
-        const record = await oldest.peek().catch(() => "broken" as const);
+        const record = await oldest.peek(this.#disk).catch(() => "broken" as const);
         if (record === undefined) break;
+        if (this.#disk.hung !== undefined) {
+          if (lost.records > 0) this.#options.onDrop(lost, TRACE_HAD_TO_GO);
+          return;
+        }
         if (record === "broken") {
-          this.#options.onUnreadable(oldest, oldest.giveUpRest());
-          break;
+          await this.#skipBroken(oldest);
+          continue;
         }
         oldest.skip(record);
         lost.records += 1;
         lost.bytes += record.bytes.length;
-        this.#addVictim(record.traceId);
+        this.#options.overdue.add(record.traceId, TRACE_HAD_TO_GO);
       }
       this.#options.onDrop(lost, TRACE_HAD_TO_GO);
       this.#segments = this.#segments.filter((segment) => segment !== oldest);
@@ -112,17 +109,48 @@ export class SegmentShelf {
     }
   }
 
-  async close(): Promise<void> {
-    for (const segment of this.#segments) await segment.close();
+  /** From now on a read may take this long at most. */
+  hurry(ms: number): void {
+    this.#disk.hurry(ms);
   }
 
-  #addVictim(traceId: string): void {
-    this.#victims.add(traceId);
-    if (this.#victims.size <= MAX_VICTIMS) return;
-    for (const oldest of this.#victims) {
-      this.#victims.delete(oldest);
-      return;
+  /**
+   * Lets go of the files that somebody removed: gives them, and the records in them that can be read all the same. The
+   * others are given up.
+   */
+  async leaveRemoved(): Promise<{ segments: ReadonlySet<Segment>; saved: SpooledRecord[] }> {
+    const removed = new Set<Segment>();
+    const saved: SpooledRecord[] = [];
+    const lost: Lost = { records: 0, bytes: 0 };
+    for (const segment of this.#segments) {
+      if (!(await segment.isRemoved().catch(() => false))) continue;
+      removed.add(segment);
+      while (segment.unread > 0) {
+        const record = await segment.peek(this.#disk).catch(() => "broken" as const);
+        if (record === undefined || record === "broken") {
+          const { records, bytes } = segment.giveUpRest();
+          lost.records += records;
+          lost.bytes += bytes;
+          break;
+        }
+        saved.push({ ...segment.shift(record), segment: undefined });
+      }
+      await segment.close();
     }
+    this.#segments = this.#segments.filter((segment) => !removed.has(segment));
+    if (lost.records > 0) this.#options.onDrop(lost, "their files were removed");
+    return { segments: removed, saved };
+  }
+
+  async #skipBroken(segment: Segment): Promise<void> {
+    const lost = await segment.skipBroken(this.#disk).catch(() => segment.giveUpRest());
+    this.#options.onUnreadable(segment, lost);
+  }
+
+  async close(): Promise<void> {
+    // What hangs has the descriptor.
+    if (this.#disk.hung !== undefined) return;
+    for (const segment of this.#segments) await segment.close();
   }
 
   #sum(of: (segment: Segment) => number): number {
@@ -138,7 +166,5 @@ function isOver(segment: Segment): boolean {
 
 /** What a failed read means for a file: it is gone, or it cannot be read now. */
 function toUnread(error: unknown): "broken" | undefined {
-  return error instanceof Error && "code" in error && error.code === "ENOENT"
-    ? "broken"
-    : undefined;
+  return isMissing(error) ? "broken" : undefined;
 }

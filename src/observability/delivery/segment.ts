@@ -1,9 +1,12 @@
 import * as fs from "node:fs";
-import { unlink } from "node:fs/promises";
+import { access, unlink } from "node:fs/promises";
 import { basename } from "node:path";
 import { promisify } from "node:util";
-import { isAttemptRoot, type AttemptRoot, type StoredRecord } from "./record.ts";
-import { FRAME_BYTES, frame, readFrame, readMeta, SEGMENT_MAGIC } from "./segment-format.ts";
+import type { AttemptRoot, StoredRecord } from "./record.ts";
+import type { DiskTurns } from "./disk-turns.ts";
+import { FRAME_BYTES, frame, readFrame, SEGMENT_MAGIC } from "./segment-format.ts";
+import { findRecord, scanRecords, type ReadBytes } from "./segment-scan.ts";
+import { isMissing } from "./writer-folder.ts";
 
 /*
  *   writing ──seal──▶ sealed ──every record settled──▶ removed
@@ -51,7 +54,7 @@ export class Segment {
 
   /** A new file, which must not exist. */
   static async create(path: string): Promise<Segment> {
-    const fd = await open(path, "wx", 0o600);
+    const fd = await open(path, "wx+", 0o600);
     try {
       await writev(fd, [SEGMENT_MAGIC], 0);
     } catch (error) {
@@ -64,7 +67,7 @@ export class Segment {
 
   /** The same at once. */
   static createSync(path: string): Segment {
-    const fd = fs.openSync(path, "wx", 0o600);
+    const fd = fs.openSync(path, "wx+", 0o600);
     try {
       fs.writeSync(fd, SEGMENT_MAGIC, 0, SEGMENT_MAGIC.length, 0);
     } catch (error) {
@@ -89,7 +92,14 @@ export class Segment {
       const { size } = await fstat(fd);
       const magic = await readAt(fd, 0, SEGMENT_MAGIC.length);
       if (size >= SEGMENT_MAGIC.length && !magic.equals(SEGMENT_MAGIC)) return undefined;
-      const roots = await segment.#scan(fd, size);
+      const { records, end, time, roots } = await scanRecords(
+        (at, bytes) => readAt(fd, at, bytes),
+        segment.size,
+        size,
+      );
+      segment.size = Math.max(segment.size, end);
+      segment.records = records;
+      segment.#time = time;
       return { segment, torn: size > segment.size, roots };
     } finally {
       await segment.close();
@@ -124,8 +134,14 @@ export class Segment {
     return this.#time;
   }
 
-  /** Appends whole records or, if it rejects, nothing. */
-  async append(records: readonly StoredRecord[], options: { fsync: boolean }): Promise<void> {
+  /**
+   * Appends whole records or, if it rejects, nothing; nothing too once `signal` is aborted. Those that are `taken` are
+   * not to be read.
+   */
+  async append(
+    records: readonly StoredRecord[],
+    options: { fsync: boolean; taken?: boolean; signal?: AbortSignal },
+  ): Promise<void> {
     const fd = (this.#fd ??= await open(this.path, "r+"));
     let at = this.size;
     for (let buffers = toBuffers(records); buffers.length > 0;) {
@@ -134,7 +150,11 @@ export class Segment {
       buffers = rest(buffers, bytesWritten);
     }
     if (options.fsync) await fdatasync(fd);
+    options.signal?.throwIfAborted();
     this.#grow(at, records);
+    if (options.taken !== true) return;
+    this.#readAt = this.size;
+    this.#read = this.records;
   }
 
   /** The same at once: it throws where `append` rejects. */
@@ -161,23 +181,39 @@ export class Segment {
     const fd = this.#fd;
     this.#fd = undefined;
     if (fd === undefined) return;
+    let removed = false;
     try {
-      const { size } = await fstat(fd);
+      const { size, nlink } = await fstat(fd);
+      removed = nlink === 0;
       if (size > this.size) await ftruncate(fd, this.size);
     } finally {
-      await close(fd);
+      // Of a file that somebody removed there is nothing left but this descriptor.
+      if (removed) this.#fd = fd;
+      else await close(fd);
     }
   }
 
-  /** The next record, which stays the next one until `shift`; `broken` if there should be one and is not. */
-  async peek(): Promise<SpooledRecord | "broken" | undefined> {
+  /** Whether somebody removed the file; it may be readable all the same. */
+  async isRemoved(): Promise<boolean> {
+    if (this.#fd !== undefined) return (await fstat(this.#fd)).nlink === 0;
+    return access(this.path).then(
+      () => false,
+      (error: unknown) => isMissing(error),
+    );
+  }
+
+  /**
+   * The next record, which stays the next one until `shift`; `broken` if there should be one and is not. Rejects if the
+   * disk does not give it now.
+   */
+  async peek(disk: DiskTurns): Promise<SpooledRecord | "broken" | undefined> {
     if (this.unread <= 0) return undefined;
     for (let tries = 0; ; tries += 1) {
       const found = readFrame(this.#chunk, this.#readAt - this.#chunkAt);
       if (found.kind === "record") return { ...found.record, segment: this };
       if (found.kind === "broken" || tries === 2) return "broken";
       const needed = this.#chunkAt + found.end - this.#readAt;
-      await this.#load(Math.max(needed, CHUNK_BYTES));
+      await disk.take(() => this.#load(Math.max(needed, CHUNK_BYTES)));
     }
   }
 
@@ -196,6 +232,26 @@ export class Segment {
   skip(record: SpooledRecord): void {
     this.shift(record);
     this.settled += 1;
+  }
+
+  /**
+   * Goes on behind a record that is broken, with the next one that is whole; tells how much was given up. There may be
+   * more behind it than was known, and then it is less than nothing.
+   */
+  async skipBroken(disk: DiskTurns): Promise<{ records: number; bytes: number }> {
+    const fd = this.#readFd ?? this.#fd;
+    if (fd === undefined) return this.giveUpRest();
+    const { size, unread } = this;
+    const from = this.#readAt;
+    const read: ReadBytes = (at, bytes) => readAt(fd, at, bytes);
+    const next = await disk.take(() => findRecord(read, from + 1, size));
+    if (next === undefined) return this.giveUpRest();
+    const { records } = await disk.take(() => scanRecords(read, next, size));
+    const lost = unread - records;
+    this.records -= lost;
+    this.#readAt = this.#chunkAt = next;
+    this.#chunk = Buffer.alloc(0);
+    return { records: lost, bytes: next - from - lost * FRAME_BYTES };
   }
 
   /** Gives up what cannot be read; tells how much that was. */
@@ -224,30 +280,13 @@ export class Segment {
     if (fd !== undefined) await close(fd).catch(() => {});
   }
 
-  async #scan(fd: number, size: number): Promise<AttemptRoot[]> {
-    const roots: AttemptRoot[] = [];
-    let chunk = Buffer.alloc(0);
-    let chunkAt = 0;
-    while (this.size + FRAME_BYTES <= size) {
-      if (this.size + FRAME_BYTES > chunkAt + chunk.length) {
-        chunkAt = this.size;
-        chunk = await readAt(fd, chunkAt, Math.min(CHUNK_BYTES, size - chunkAt));
-        if (chunk.length < FRAME_BYTES) return roots;
-      }
-      const at = this.size - chunkAt;
-      const end = this.size + 8 + chunk.readUInt32LE(at);
-      if (end > size || end < this.size + FRAME_BYTES) return roots;
-      const about = readMeta(chunk.subarray(at + 8));
-      if (isAttemptRoot(about)) roots.push({ traceId: about.traceId, attempt: about.attempt });
-      this.#time ??= about.time;
-      this.size = end;
-      this.records += 1;
-    }
-    return roots;
-  }
-
   async #load(bytes: number): Promise<void> {
-    const fd = (this.#readFd ??= await open(this.path, "r"));
+    this.#readFd ??= await open(this.path, "r").catch((error: unknown) => {
+      if (this.#fd === undefined) throw error;
+      return undefined;
+    });
+    const fd = this.#readFd ?? this.#fd;
+    if (fd === undefined) return;
     this.#chunkAt = this.#readAt;
     this.#chunk = await readAt(fd, this.#readAt, Math.min(bytes, this.size - this.#readAt));
   }

@@ -74,7 +74,8 @@ export function createSender(options: SenderOptions): Sender {
 }
 
 const DEFAULT_BATCH_BYTES = 3 * 1_024 * 1_024;
-const STORE_CLOSE_MS = 2_000;
+/** Longer than a store waits for a disk that hangs. */
+const STORE_CLOSE_MS = 4_000;
 /** How soon to look again where a store has records that cannot be taken yet. */
 const LOOK_AGAIN_MS = 50;
 /** How soon to ask again what became of a run. */

@@ -120,8 +120,14 @@ function createStoreLog({
         break;
       case "unreadable":
         log.error(
-          { ...base, file: event.file, records: event.records },
-          `A file of the spool cannot be read, and ${event.records} ${stream} in it are lost: ${event.file}.`,
+          { ...base, file: event.file, records: event.records, bytes: event.bytes },
+          `A file of the spool is damaged, and ${event.records} ${stream} for ${target} in it are lost, ${event.bytes} bytes; the others in it are sent: ${event.file}.`,
+        );
+        break;
+      case "foreign":
+        log.error(
+          { ...base, file: event.file },
+          `A file in the spool of the ${stream} for ${target} is not one of this version's and is left aside: ${event.file}.`,
         );
         break;
     }

@@ -20,6 +20,7 @@ import {
   ownClaim,
   type ProcessClaim,
 } from "../../process-claim.ts";
+import { makePath } from "./make-path.ts";
 
 /*
  * A spool folder has one folder per writer, which holds the writer's claim and its segments:
@@ -57,31 +58,59 @@ export function createSegmentNames(clock: () => number = Date.now): () => string
 /** A folder of this process. */
 export interface WriterFolder {
   readonly path: string;
+  /** Whether it is there, with its claim; touches the claim. */
+  isThere(): Promise<boolean>;
   /** Takes the segments of writers that are gone; gives their new paths, oldest first. */
   adopt(): Promise<string[]>;
+  /** Forgets a folder that is not there any more. */
+  abandon(): void;
   /** Gives up the claim; removes the folder if it is empty. What is left is another's to adopt. */
   release(): Promise<void>;
 }
 
-/** Makes a folder for this process in the spool folder `base`, which is made, for its owner only, if it is missing. */
-export async function openWriterFolder(base: string): Promise<WriterFolder> {
+/**
+ * Makes a folder for this process in the spool folder `base`, which is made, for its owner only, if it is missing.
+ * `onBeat` is called whenever its claim should be touched; one call at a time.
+ */
+export async function openWriterFolder(
+  base: string,
+  onBeat: (folder: WriterFolder) => Promise<void>,
+): Promise<WriterFolder> {
   const path = await makeFolder(base, async (unfinished) => {
     await writeFile(join(unfinished, CLAIM), JSON.stringify(ownClaim()), { mode: 0o600 });
   });
+  let beating: Promise<void> | undefined;
   const heartbeat = setInterval(() => {
-    const now = new Date();
-    utimes(join(path, CLAIM), now, now).catch(() => {});
+    // On a disk that hangs each would hold a thread.
+    beating ??= onBeat(folder)
+      .catch(() => {})
+      .finally(() => (beating = undefined));
   }, HEARTBEAT_MS);
   heartbeat.unref();
-  return {
+  const folder: WriterFolder = {
     path,
+    async isThere() {
+      const now = new Date();
+      return utimes(join(path, CLAIM), now, now).then(
+        () => true,
+        (error: unknown) => !isMissing(error),
+      );
+    },
     adopt: () => adoptInto(path, base),
+    abandon: () => clearInterval(heartbeat),
     async release() {
       clearInterval(heartbeat);
       await rm(join(path, CLAIM), { force: true });
       await rmdir(path).catch(() => {});
     },
   };
+  return folder;
+}
+
+/** Whether what an operation on a file failed for is that the file is not there. */
+export function isMissing(error: unknown): boolean {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return code === "ENOENT" || code === "ENOTDIR" || code === "ESTALE";
 }
 
 /** An ownerless folder with what `fill` puts into it, there at once for whoever adopts. */
@@ -93,7 +122,7 @@ export async function leaveFolder(
 }
 
 async function makeFolder(base: string, fill: (folder: string) => Promise<void>): Promise<string> {
-  await mkdir(base, { recursive: true, mode: 0o700 });
+  await makePath(base);
   await chmod(base, 0o700).catch(() => {});
   const id = `${process.pid}-${randomUUID()}`;
   const unfinished = join(base, `${UNFINISHED}${id}`);
