@@ -133,8 +133,9 @@ class DiskStore implements RecordStore {
       },
       hasInMemory: () => this.#memory.length > 0,
       takeFromMemory: () => this.#exclusive(async () => this.#memory.takeAll()),
-      hasUnderWay: () => this.#unwritten > 0,
-      underWay: () => this.#outgoing.all.filter(({ segment }) => segment === undefined),
+      // What is just being put into a batch is seen once it is in it.
+      hasUnderWay: () => this.#unwritten > 0 && this.#inMemoryAlone().length > 0,
+      underWay: () => this.#inMemoryAlone(),
       onKept: (records, segment) => this.#onKept(records, segment),
       saveRemoved: () => this.#exclusive(() => this.#saveRemoved()),
       onBack: () => options.onEvent({ kind: "back" }),
@@ -288,6 +289,10 @@ class DiskStore implements RecordStore {
       this.#unwritten += 1;
     }
     return saved;
+  }
+
+  #inMemoryAlone(): readonly SpooledRecord[] {
+    return this.#outgoing.all.filter(({ segment }) => segment === undefined);
   }
 
   #removeSpent(): void {
