@@ -19,11 +19,11 @@ export interface FitOptions {
  * root is missing is no trace. What is too large even so is given as it is.
  */
 export function encodeToFit(span: OtlpSpan, { encode, maxBytes, onCut }: FitOptions): Buffer {
-  const sizes = sizesOf(span);
-  const texts = sizes.reduce((total, size) => total + size, 0);
-  // What its texts alone make too large is not written first, to be thrown away.
-  const whole = texts > maxBytes ? undefined : encode(span);
+  // What its texts alone make too large is not written first, to be thrown away. A text has at least a byte a character.
+  const whole = charactersOf(span) > maxBytes ? undefined : encode(span);
   if (whole !== undefined && whole.length <= maxBytes) return whole;
+  const sizes = textsOf(span).map((text) => Buffer.byteLength(text));
+  const texts = sizes.reduce((total, size) => total + size, 0);
   const rest = whole === undefined ? 0 : whole.length - texts;
   let most = levelOf(sizes, Math.max(maxBytes - rest, maxBytes / 4));
   while (most >= SHORTEST_BYTES) {
@@ -50,13 +50,21 @@ function levelOf(sizes: readonly number[], room: number): number {
   return count === 0 ? room : left / count;
 }
 
-function sizesOf({ attributes, events = [], statusMessage = "" }: OtlpSpan): number[] {
+/** Of the texts that make a span large. It is asked of every span, so it makes nothing. */
+function charactersOf({ attributes, statusMessage = "" }: OtlpSpan): number {
+  let characters = statusMessage.length;
+  for (const key in attributes) {
+    const value = attributes[key];
+    if (typeof value === "string") characters += value.length;
+  }
+  return characters;
+}
+
+function textsOf({ attributes, events = [], statusMessage = "" }: OtlpSpan): string[] {
   const values = [attributes, ...events.map((event) => event.attributes)].flatMap((each) =>
     Object.values(each),
   );
-  return [...values, statusMessage].flatMap((value) =>
-    typeof value === "string" ? [Buffer.byteLength(value)] : [],
-  );
+  return [...values, statusMessage].filter((value) => typeof value === "string");
 }
 
 function cutTexts(span: OtlpSpan, most: number): OtlpSpan {
