@@ -7,7 +7,6 @@ import { DatabaseAway } from "../storage/persistence.ts";
 import type { Lease, RunQueue } from "../storage/run-queue.ts";
 import type { EncodedResult, RunResult } from "../storage/run-result.ts";
 import type { RunRecord } from "../storage/run-record.ts";
-import type { RunRepository } from "../storage/runs.ts";
 import { toLoggedError } from "./errors.ts";
 import type { EventLog, EventWriter } from "./event-log.ts";
 import { RunTimeout, executeRun, type Execution, type Stop } from "./execute.ts";
@@ -23,7 +22,6 @@ const FINISH_TRIES = 6;
 const GOES_ON = "the database was away; the run goes on when it is back";
 
 export interface AttemptOptions {
-  runs: RunRepository;
   queue: RunQueue;
   events: EventLog;
   /** `undefined` for a run without a thread. */

@@ -108,7 +108,6 @@ export async function openEngine(database: Database, given: EngineGiven) {
 
   const leaseMs = config.workers.leaseMs ?? LEASE_MS;
   const worker = new Worker({
-    runs,
     queue,
     events,
     checkpointsOf: createRunCheckpoints({ ...storage, events }),
