@@ -1,83 +1,14 @@
 import { execFileSync } from "node:child_process";
 import { closeSync, constants, openSync } from "node:fs";
-import { mkdtemp, open as openFile, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { open as openFile, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import {
-  createDiskStore,
-  type DiskStoreOptions,
-} from "../../src/observability/delivery/disk-store.ts";
-import type { StoreEvent } from "../../src/observability/delivery/limits.ts";
-import type { RecordStore, StoredRecord } from "../../src/observability/delivery/record.ts";
+import { describe, expect, test, vi } from "vitest";
+import { nameOf, span, takeAll, until, useSpool } from "./spool-bench.ts";
 
 /* What a disk may do to the spool that it should not. */
 
-const cleanups: (() => Promise<unknown>)[] = [];
-let base: string;
-beforeEach(async () => {
-  base = await mkdtemp(join(tmpdir(), "aegra-spool-"));
-});
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
-  await rm(base, { recursive: true, force: true });
-});
-
-function open(overrides: Partial<DiskStoreOptions> = {}): {
-  store: RecordStore;
-  events: StoreEvent[];
-} {
-  const events: StoreEvent[] = [];
-  const store = createDiskStore({
-    folder: join(base, "spans"),
-    deadLetterFolder: join(base, "dead-letters"),
-    fsync: false,
-    retryMs: 20,
-    adoptMs: 50,
-    onEvent: (event) => events.push(event),
-    onAdopted: () => {},
-    ...overrides,
-  });
-  cleanups.push(() => store.close());
-  return { store, events };
-}
-
-/** Span `name` of trace number `trace`; a capital is a root. */
-function span(trace: number, name: string, bytes = 100) {
-  return {
-    traceId: trace.toString(16).padStart(32, "0"),
-    root: /^[A-Z]/.test(name),
-    bytes: Buffer.from(`${trace}${name}`.padEnd(bytes, ".")),
-  };
-}
-
-const nameOf = ({ bytes }: StoredRecord): string => bytes.toString().replace(/\.+$/, "");
-
-/** Takes and settles until nothing is left. */
-async function takeAll(store: RecordStore): Promise<string[]> {
-  await store.recorded();
-  const names: string[] = [];
-  for (;;) {
-    const batch = await store.take({ maxRecords: 100, maxBytes: 1_000_000 });
-    if (batch === undefined) return names;
-    names.push(...batch.records.map(nameOf));
-    batch.settle([]);
-  }
-}
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 2_000 && !(await condition()); tries += 1)
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  expect(await condition()).toBe(true);
-}
-
-async function segments(): Promise<string[]> {
-  const names = await readdir(join(base, "spans"), { recursive: true }).catch(() => []);
-  return names
-    .filter((name) => name.endsWith(".seg"))
-    .toSorted()
-    .map((name) => join(base, "spans", name));
-}
+const spool = useSpool();
+const { cleanups, open, segments } = spool;
 
 /** The names of the records in all files, oldest file first. */
 async function onDisk(): Promise<string[]> {
@@ -94,7 +25,7 @@ const sorted = (names: readonly string[]): string[] => names.toSorted();
 describe("records that had to wait in memory and have been taken", () => {
   /** One batch that came back, one under way, a root that waits for them, and one that waits for its run. */
   async function takeSome() {
-    await writeFile(join(base, "spans"), "a file in the way");
+    await writeFile(join(spool.base, "spans"), "a file in the way");
     const { store, events } = open();
     await until(() => events.length > 0);
     for (const name of ["a", "b", "c", "A"]) store.add(span(1, name));
@@ -113,7 +44,7 @@ describe("records that had to wait in memory and have been taken", () => {
   test("go to the disk with the others when it is back, and are sent from where they are", async () => {
     const { store, events, underWay } = await takeSome();
     store.add(span(3, "A"));
-    await rm(join(base, "spans"));
+    await rm(join(spool.base, "spans"));
     await until(() => events.some(({ kind }) => kind === "back"));
     expect(sorted(await onDisk())).toEqual(sorted([...all, "3A"]));
     // What came later is in a later file.
@@ -129,7 +60,7 @@ describe("records that had to wait in memory and have been taken", () => {
 
   test("are there for the next process once the disk was back", async () => {
     const { store, events } = await takeSome();
-    await rm(join(base, "spans"));
+    await rm(join(spool.base, "spans"));
     await until(() => events.some(({ kind }) => kind === "back"));
     await store.close();
     expect(store.counts).toMatchObject({ left: 5, dropped: 0 });
@@ -139,14 +70,14 @@ describe("records that had to wait in memory and have been taken", () => {
   });
 
   test("are written at the end, where the disk is not tried before", async () => {
-    await writeFile(join(base, "spans"), "a file in the way");
+    await writeFile(join(spool.base, "spans"), "a file in the way");
     const { store, events } = open({ retryMs: 600_000 });
     await until(() => events.length > 0);
     for (const name of ["a", "b", "A"]) store.add(span(1, name));
     const failed = await store.take({ maxRecords: 1, maxBytes: 1_000 });
     await store.take({ maxRecords: 1, maxBytes: 1_000 });
     failed?.settle(failed.records);
-    await rm(join(base, "spans"));
+    await rm(join(spool.base, "spans"));
     await store.close();
     expect(store.counts).toMatchObject({ left: 3, dropped: 0 });
     expect(sorted(await onDisk())).toEqual(["1A", "1a", "1b"]);
@@ -154,7 +85,7 @@ describe("records that had to wait in memory and have been taken", () => {
 
   test("are not written again where they were sent meanwhile", async () => {
     const { store, events, underWay } = await takeSome();
-    await rm(join(base, "spans"));
+    await rm(join(spool.base, "spans"));
     underWay?.settle([]);
     await until(() => events.some(({ kind }) => kind === "back"));
     expect(sorted(await onDisk())).toEqual(sorted(all.filter((name) => name !== "1c")));
@@ -169,7 +100,7 @@ describe("a disk that does not answer", () => {
    * answered as late as by one that hangs.
    */
   function hang(): () => Promise<void> {
-    const pipe = join(base, "pipe");
+    const pipe = join(spool.base, "pipe");
     execFileSync("sh", ["-c", 'mkfifo "$0"', pipe]);
     const threads = Number(process.env["UV_THREADPOOL_SIZE"] ?? 4);
     const opened = Array.from({ length: threads }, () => openFile(pipe, "r"));
@@ -276,7 +207,7 @@ describe("files that somebody removes while they are in use", () => {
     for (const name of ["a", "b", "A"]) store.add(span(1, name));
     await store.recorded();
     const batch = await store.take({ maxRecords: 1, maxBytes: 1_000 });
-    await rm(join(base, "spans"), { recursive: true });
+    await rm(join(spool.base, "spans"), { recursive: true });
     for (const name of ["a", "A"]) store.add(span(2, name));
     await until(() => events.some(({ kind }) => kind === "back"));
     expect(events).toEqual([{ kind: "away", error: removed }, { kind: "back" }]);
@@ -304,7 +235,7 @@ describe("files that somebody removes while they are in use", () => {
     for (const name of ["a", "b", "A"]) store.add(span(1, name));
     await store.recorded();
     await store.take({ maxRecords: 1, maxBytes: 1_000 });
-    await rm(join(base, "spans"), { recursive: true });
+    await rm(join(spool.base, "spans"), { recursive: true });
     await store.close();
     expect(events).toEqual([{ kind: "away", error: removed }]);
     expect(store.counts).toMatchObject({ left: 3, dropped: 0 });
@@ -321,7 +252,7 @@ describe("files that somebody removes while they are in use", () => {
       await store.recorded();
     }
     await until(async () => (await segments()).length > 2);
-    await rm(join(base, "spans"), { recursive: true });
+    await rm(join(spool.base, "spans"), { recursive: true });
     await until(() => events.some(({ kind }) => kind === "back"));
     const names = await takeAll(store);
     expect(names.at(-1)).toBe("19A");
@@ -338,7 +269,7 @@ describe("files that somebody removes while they are in use", () => {
     const { store } = open({ limits: { maxBytes: 16_000 } });
     store.add(span(0, "A"));
     await store.recorded();
-    await rm(join(base, "spans"), { recursive: true });
+    await rm(join(spool.base, "spans"), { recursive: true });
     for (let trace = 1; trace < 40; trace += 1) {
       store.add(span(trace, "A"));
       await store.recorded();
@@ -399,7 +330,7 @@ describe("a trace of which a record is too old", () => {
   });
 
   test("goes from memory too, where the disk takes nothing", async () => {
-    await writeFile(join(base, "spans"), "a file in the way");
+    await writeFile(join(spool.base, "spans"), "a file in the way");
     const { store, events } = open({ limits: { maxAgeMs: 2 * HOUR } });
     await until(() => events.length > 0);
     store.add(span(1, "a"));

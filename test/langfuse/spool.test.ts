@@ -1,92 +1,16 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import {
-  appendFile,
-  mkdtemp,
-  readdir,
-  readFile,
-  rm,
-  stat,
-  truncate,
-  writeFile,
-} from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { appendFile, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import {
-  createDiskStore,
-  type DiskStoreOptions,
-} from "../../src/observability/delivery/disk-store.ts";
-import type { StoreEvent } from "../../src/observability/delivery/limits.ts";
+import { describe, expect, test, vi } from "vitest";
+import type { DiskStoreOptions } from "../../src/observability/delivery/disk-store.ts";
 import type { RecordStore, StoredRecord } from "../../src/observability/delivery/record.ts";
+import { nameOf, span, takeAll, until, useSpool } from "./spool-bench.ts";
 
-const cleanups: (() => Promise<unknown>)[] = [];
-let base: string;
-beforeEach(async () => {
-  base = await mkdtemp(join(tmpdir(), "aegra-spool-"));
-});
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
-  await rm(base, { recursive: true, force: true });
-});
-
-function open(overrides: Partial<DiskStoreOptions> = {}): {
-  store: RecordStore;
-  events: StoreEvent[];
-} {
-  const events: StoreEvent[] = [];
-  const store = createDiskStore({
-    folder: join(base, "spans"),
-    deadLetterFolder: join(base, "dead-letters"),
-    fsync: false,
-    retryMs: 20,
-    adoptMs: 50,
-    onEvent: (event) => events.push(event),
-    onAdopted: () => {},
-    ...overrides,
-  });
-  cleanups.push(() => store.close());
-  return { store, events };
-}
-
-/** Span `name` of trace number `trace`; a capital is a root. */
-function span(trace: number, name: string, bytes = 100) {
-  return {
-    traceId: trace.toString(16).padStart(32, "0"),
-    root: /^[A-Z]/.test(name),
-    bytes: Buffer.from(`${trace}${name}`.padEnd(bytes, ".")),
-  };
-}
-
-const nameOf = ({ bytes }: StoredRecord): string => bytes.toString().replace(/\.+$/, "");
-
-/** Takes and settles until nothing is left. */
-async function takeAll(store: RecordStore): Promise<string[]> {
-  await store.recorded();
-  const names: string[] = [];
-  for (;;) {
-    const batch = await store.take({ maxRecords: 100, maxBytes: 1_000_000 });
-    if (batch === undefined) return names;
-    names.push(...batch.records.map(nameOf));
-    batch.settle([]);
-  }
-}
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 6_000 && !(await condition()); tries += 1)
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  expect(await condition()).toBe(true);
-}
-
-async function segments(): Promise<string[]> {
-  const names = await readdir(join(base, "spans"), { recursive: true }).catch(() => []);
-  return names
-    .filter((name) => name.endsWith(".seg"))
-    .toSorted()
-    .map((name) => join(base, "spans", name));
-}
+const spool = useSpool();
+const { open, segments } = spool;
 
 /** What a process leaves that ends without sending anything. */
 async function leaveBehind(
@@ -112,7 +36,7 @@ describe("the spool", () => {
     expect(store.pending).toEqual({ records: 0, bytes: 0, oldest: undefined });
     await until(async () => (await segments()).length === 0);
     await store.close();
-    expect(await readdir(join(base, "spans"))).toEqual([]);
+    expect(await readdir(join(spool.base, "spans"))).toEqual([]);
   });
 
   test("keeps what is under way until it is settled, and gives it out again first", async () => {
@@ -149,12 +73,12 @@ describe("the spool", () => {
     const [file] = await segments();
     expect((await stat(file!)).mode & 0o777).toBe(0o600);
     expect((await stat(join(file!, ".."))).mode & 0o777).toBe(0o700);
-    expect((await stat(join(base, "spans"))).mode & 0o777).toBe(0o700);
+    expect((await stat(join(spool.base, "spans"))).mode & 0o777).toBe(0o700);
     expect(await store.bury({ ...span(1, "a"), time: 1 }, "HTTP 400")).toBe(true);
-    const letters = await readdir(join(base, "dead-letters"));
+    const letters = await readdir(join(spool.base, "dead-letters"));
     expect(letters).toHaveLength(1);
-    expect((await stat(join(base, "dead-letters", letters[0]!))).mode & 0o777).toBe(0o600);
-    expect((await stat(join(base, "dead-letters"))).mode & 0o777).toBe(0o700);
+    expect((await stat(join(spool.base, "dead-letters", letters[0]!))).mode & 0o777).toBe(0o600);
+    expect((await stat(join(spool.base, "dead-letters"))).mode & 0o777).toBe(0o700);
   });
 });
 
@@ -267,7 +191,7 @@ describe("what another process left", () => {
     await writeFile(file!, "from another version");
     const { store, events } = open();
     await until(() => events.some(({ kind }) => kind === "foreign"));
-    const names = await readdir(join(base, "spans"), { recursive: true });
+    const names = await readdir(join(spool.base, "spans"), { recursive: true });
     expect(names.some((name) => name.endsWith(".seg.unknown"))).toBe(true);
     store.add(span(1, "A"));
     expect(await takeAll(store)).toEqual(["1A"]);
@@ -280,7 +204,7 @@ describe("what another process left", () => {
         "--input-type=module",
         "--eval",
         `import { createDiskStore } from ${JSON.stringify(dist("observability/delivery/disk-store.js"))};
-         const store = createDiskStore({ folder: ${JSON.stringify(join(base, "spans"))}, deadLetterFolder: "",
+         const store = createDiskStore({ folder: ${JSON.stringify(join(spool.base, "spans"))}, deadLetterFolder: "",
            fsync: false, onEvent() {}, onAdopted() {} });
          const add = (n) => store.add({ traceId: "0".repeat(31) + n, root: true, bytes: Buffer.from(n + "A") });
          add("1");
@@ -362,7 +286,7 @@ describe("bounds", () => {
 
 describe("a disk that takes nothing", () => {
   test("said once; records wait in memory, and go to the disk when it is back", async () => {
-    await writeFile(join(base, "spans"), "a file in the way");
+    await writeFile(join(spool.base, "spans"), "a file in the way");
     const { store, events } = open();
     for (const name of ["a", "b", "A"]) store.add(span(1, name));
     await until(() => events.length > 0);
@@ -372,7 +296,7 @@ describe("a disk that takes nothing", () => {
     expect(store.pending.records).toBe(4);
     const batch = await store.take({ maxRecords: 2, maxBytes: 1_000 });
     expect(batch?.records.map(nameOf)).toEqual(["1a", "1b"]);
-    await rm(join(base, "spans"));
+    await rm(join(spool.base, "spans"));
     await until(() => events.some(({ kind }) => kind === "back"));
     // One file of what is under way, and one of what waits.
     await until(async () => (await segments()).length === 2);
@@ -382,7 +306,7 @@ describe("a disk that takes nothing", () => {
   });
 
   test("what waited goes to the disk in the order it came, with what comes meanwhile behind it", async () => {
-    await writeFile(join(base, "spans"), "a file in the way");
+    await writeFile(join(spool.base, "spans"), "a file in the way");
     const { store, events } = open();
     await until(() => events.length > 0);
     let count = 0;
@@ -390,7 +314,7 @@ describe("a disk that takes nothing", () => {
       for (let end = count + records; count < end; count += 1) store.add(span(count, "A", 1_000));
     };
     addSome(10_000);
-    await rm(join(base, "spans"));
+    await rm(join(spool.base, "spans"));
     while (!events.some(({ kind }) => kind === "back")) {
       addSome(10);
       await new Promise((resolve) => setTimeout(resolve, 1));
@@ -408,12 +332,12 @@ describe("a disk that takes nothing", () => {
   });
 
   test("a store that is closed with very much in memory leaves all of it on disk", async () => {
-    await writeFile(join(base, "spans"), "a file in the way");
+    await writeFile(join(spool.base, "spans"), "a file in the way");
     const { store, events } = open({ retryMs: 60_000 });
     await until(() => events.length > 0);
     const count = 180_000;
     for (let trace = 0; trace < count; trace += 1) store.add(span(trace, "A"));
-    await rm(join(base, "spans"));
+    await rm(join(spool.base, "spans"));
     await store.close();
     expect(store.counts).toMatchObject({ left: count, dropped: 0 });
   });
@@ -432,7 +356,7 @@ describe("a disk that takes nothing", () => {
   });
 
   test("memory is bounded too: the oldest whole traces go", async () => {
-    await writeFile(join(base, "spans"), "a file in the way");
+    await writeFile(join(spool.base, "spans"), "a file in the way");
     const { store, events } = open({ limits: { memory: { maxRecords: 20, maxBytes: 10_000 } } });
     await until(() => events.length > 0);
     for (let trace = 0; trace < 100; trace += 1) {
@@ -453,7 +377,7 @@ describe("a disk that takes nothing", () => {
     const first = await store.take({ maxRecords: 1, maxBytes: 1_000 });
     first?.settle([]);
     await until(async () => (await segments()).length === 0);
-    await rm(join(base, "spans"), { recursive: true });
+    await rm(join(spool.base, "spans"), { recursive: true });
     store.add(span(2, "A"));
     await until(() => events.some(({ kind }) => kind === "back"));
     expect(await takeAll(store)).toEqual(["2A"]);
@@ -468,7 +392,7 @@ describe("a disk that takes nothing", () => {
     const script = `
       import { createDiskStore } from ${JSON.stringify(dist("observability/delivery/disk-store.js"))};
       const events = [];
-      const store = createDiskStore({ folder: ${JSON.stringify(join(base, "spans"))}, deadLetterFolder: "",
+      const store = createDiskStore({ folder: ${JSON.stringify(join(spool.base, "spans"))}, deadLetterFolder: "",
         fsync: false, retryMs: 20, onEvent: (event) => events.push(event.kind), onAdopted() {} });
       for (let n = 0; n < 200; n += 1) {
         store.add({ traceId: String(n).padStart(32, "0"), root: true, bytes: Buffer.alloc(1000, n) });
@@ -565,7 +489,9 @@ test("a store that is closed before it is open leaves nothing", async () => {
   const { store } = open();
   await store.close();
   await store.close();
-  expect(existsSync(join(base, "spans")) ? await readdir(join(base, "spans")) : []).toEqual([]);
+  expect(
+    existsSync(join(spool.base, "spans")) ? await readdir(join(spool.base, "spans")) : [],
+  ).toEqual([]);
 });
 
 function dist(path: string): string {
